@@ -1,0 +1,205 @@
+"""From a stage's config model to its command: every field and every input becomes an option.
+
+Values are read as a recipe reads them (`ftcli.pipeline.yaml_lines.scalar`) and validated by the same model, so a flag and a YAML value
+mean the same and fail the same.
+"""
+
+from __future__ import annotations
+
+import inspect
+import types
+import typing
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from ftcli.cli.output import launcher, print_result
+from ftcli.core.config import StageConfig, parse
+from ftcli.core.console import Console
+from ftcli.core.errors import UsageError
+from ftcli.core.rundir import Published, RunDir
+from ftcli.core.stage import Artifact, Input, Stage
+from ftcli.launch.spec import load_stage
+from ftcli.pipeline.references import ID_PATTERN, StageOutput, default_label, external
+from ftcli.pipeline.resolve import from_outside, from_published
+from ftcli.pipeline.runner import Task, execute
+from ftcli.pipeline.yaml_lines import scalar
+
+
+def stage_command(name: str, target: str, text: str) -> Any:
+    """The command of one stage, as Typer's own command object."""
+    stage = load_stage(target)
+
+    def command(**values: Any) -> None:
+        run_stage(target, stage, values)
+
+    parameters = [*_common(name), *(_input_option(*item) for item in stage.inputs.items()), *_settings(stage.config)]
+    command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    doc = inspect.cleandoc(inspect.getmodule(stage.run).__doc__ or "") if inspect.getmodule(stage.run) else ""
+    help_text = "\n\n".join(
+        part for part in (text, doc, f"Example:\n\n  {stage.example}" if stage.example else "") if part
+    )
+    app = typer.Typer(add_completion=False, rich_markup_mode=None)
+    app.command(name, help=help_text)(command)
+    return typer.main.get_command(app)
+
+
+def _parameter(name: str, annotation: Any, option: Any) -> inspect.Parameter:
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=option, annotation=annotation)
+
+
+def _common(name: str) -> list[inspect.Parameter]:
+    return [
+        _parameter(
+            "run_",
+            Path,
+            typer.Option(Path("runs/default"), "--run", help="Run directory; made if missing.", envvar="FTCLI_RUN"),
+        ),
+        _parameter("id_", str, typer.Option(name, "--id", help="Name of this stage in the run directory.")),
+        _parameter("force_", bool, typer.Option(False, "--force", help="Run again even if the result is there.")),
+        _parameter("wait_", bool, typer.Option(False, "--wait", help="Wait if another process works on this stage.")),
+        _parameter("json_", bool, typer.Option(False, "--json", help="Print the result as JSON instead of its path.")),
+        _parameter(
+            "in_process_", bool, typer.Option(False, "--in-process", help="Run inside this process, for a debugger.")
+        ),
+    ]
+
+
+def _input_option(name: str, spec: Input) -> inspect.Parameter:
+    text = f"{spec.help} [{spec.kind}{'' if spec.required else ', optional'}]"
+    if spec.many:
+        note = f"{text} Repeat for several; LABEL=REF names one."
+        return _parameter(name, list[str] | None, typer.Option(None, f"--{name}", metavar="REF", help=note))
+    return _parameter(name, str | None, typer.Option(None, f"--{name}", metavar="REF", help=text))
+
+
+def _settings(model: type[StageConfig]) -> list[inspect.Parameter]:
+    return [_setting(name, field) for name, field in model.model_fields.items()]
+
+
+def _setting(name: str, field: Any) -> inspect.Parameter:
+    flag = f"--{name.replace('_', '-')}"
+    default = field.get_default(call_default_factory=True)
+    shown = "" if field.is_required() or default is None else f" [default: {_shown(default)}]"
+    text = f"{' '.join((field.description or '').split())}{shown}"
+    if field.annotation is bool:
+        return _parameter(
+            name, bool | None, typer.Option(None, f"{flag}/--no-{flag[2:]}", help=text, show_default=False)
+        )
+    option = typer.Option(None, flag, metavar=_metavar(field.annotation), help=text, show_default=False)
+    return _parameter(name, list[str] | None if _is_list(field.annotation) else str | None, option)
+
+
+def _shown(default: Any) -> str:
+    return " ".join(map(str, default)) if isinstance(default, list | tuple) else str(default)
+
+
+def _is_list(annotation: Any) -> bool:
+    members = typing.get_args(annotation) if isinstance(annotation, types.UnionType) else (annotation,)
+    return any(typing.get_origin(member) in (list, tuple) for member in members)
+
+
+def _metavar(annotation: Any) -> str:
+    """``INT``, ``FLOAT``, ``a|b`` for a choice, else ``VALUE``."""
+    members = (
+        typing.get_args(annotation)
+        if typing.get_origin(annotation) in (types.UnionType, typing.Union)
+        else (annotation,)
+    )
+    names = []
+    for member in members:
+        if typing.get_origin(member) is typing.Literal:
+            names += [str(value) for value in typing.get_args(member)]
+        elif member in (int, float):
+            names.append(member.__name__.upper())
+    return "|".join(names) or "VALUE"
+
+
+def run_stage(target: str, stage: Stage[Any], values: Mapping[str, Any]) -> None:
+    """Validate the flags, find the inputs, run the stage and print where its result is."""
+    run = RunDir(values["run_"])
+    id = str(values["id_"])
+    if not ID_PATTERN.match(id):
+        raise UsageError(f"--id {id}: lower-case letters, digits, - and _, a letter first")
+    config = _config(stage, values)
+    with Console() as console:
+        inputs = {name: _artifacts(run, id, name, spec, values[name], console) for name, spec in stage.inputs.items()}
+        task = Task(id, target, stage, config, {name: items for name, items in inputs.items() if items})
+        launch = launcher(in_process=values["in_process_"])
+        published = execute(task, run, launch, console.sink, console.say, force=values["force_"], wait=values["wait_"])
+        run.write_index(run.index().get("name", run.root.name), [item for item in run.ids()])
+    print_result(published, as_json=values["json_"])
+
+
+def _config(stage: Stage[Any], values: Mapping[str, Any]) -> StageConfig:
+    given = {name: values[name] for name in stage.config.model_fields if values[name] is not None}
+    parsed = {name: _value(stage.config.model_fields[name].annotation, value) for name, value in given.items()}
+    config, problems = parse(stage.config, parsed)
+    if config is None:
+        lines = [
+            f"--{item.message.replace('_', '-', item.key.count('_'))}" if item.key else item.message
+            for item in problems
+        ]
+        raise UsageError("\n".join(lines), "; ".join(item.hint for item in problems if item.hint))
+    return config
+
+
+def _value(annotation: Any, given: Any) -> Any:
+    """What was typed as a value: text fields keep their text, everything else is read as in a recipe."""
+    if isinstance(given, bool):
+        return given
+    if isinstance(given, list):
+        return [scalar(part) for item in given for part in item.split(",")]
+    return given if annotation is str else scalar(given)
+
+
+def _artifacts(
+    run: RunDir, id: str, name: str, spec: Input, given: str | list[str] | None, console: Console
+) -> tuple[Artifact, ...]:
+    texts = [given] if isinstance(given, str) else given or []
+    if not texts and spec.required:
+        newest = _newest(run, id, spec)
+        console.say(
+            f"{id}: input {name} is {newest[0].id}.{newest[1]} ({newest[0].path.name}), the newest {spec.kind} in {run.root}"
+        )
+        return (from_published(newest[0], newest[1], spec.kind, newest[0].id),)
+    found = []
+    for text in texts:
+        label, equals, ref = text.partition("=")
+        if not (spec.many and equals):
+            label, ref = default_label(text), text
+        found.append(_artifact(run, name, spec, label, ref))
+    return tuple(found)
+
+
+def _artifact(run: RunDir, name: str, spec: Input, label: str, text: str) -> Artifact:
+    id, _, output = text.partition(".")
+    item = run.latest(id) if ID_PATTERN.match(id) else None
+    try:
+        if item is not None and output in item.manifest["outputs"]:
+            have = item.manifest["outputs"][output]["kind"]
+            if have != spec.kind:
+                raise UsageError(f"{StageOutput(id, output)} is a {have}, a {spec.kind} is needed")
+            return from_published(item, output, spec.kind, label)
+        return from_outside(
+            external(Path.cwd(), spec.kind, text, "or name an output of this run, such as prep.data").ref,
+            spec.kind,
+            label,
+        )
+    except UsageError as error:
+        raise UsageError(f"--{name}: {error.message}", error.hint) from None
+
+
+def _newest(run: RunDir, id: str, spec: Input) -> tuple[Published, str]:
+    fitting = [
+        (item, output)
+        for item in run.all_latest()
+        for output, record in item.manifest["outputs"].items()
+        if record["kind"] == spec.kind and item.id != id
+    ]
+    if not fitting:
+        raise UsageError(f"a {spec.kind} is needed and {run.root} holds none", f"{spec.help} Name one with its option.")
+    return max(fitting, key=lambda pair: (pair[0].manifest["ended"], pair[0].id))

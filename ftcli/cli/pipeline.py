@@ -1,0 +1,190 @@
+"""The commands about whole runs: run, plan, status, lineage, verify."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ftcli.cli.output import launcher, print_reports, print_table, result_json
+from ftcli.core.console import Console
+from ftcli.core.errors import Corrupt, UsageError
+from ftcli.core.rundir import Published, RunDir
+from ftcli.pipeline import lineage as lineage_of
+from ftcli.pipeline.plan import Forecast, describe, forecast, run_recipe
+from ftcli.pipeline.recipe import Recipe, read_recipe
+
+RecipePath = Annotated[Path, typer.Argument(help="The recipe, a YAML file.", metavar="RECIPE")]
+RunPath = Annotated[
+    Path | None, typer.Option("--run", help="Run directory.  [default: runs/<name of the recipe>]", envvar="FTCLI_RUN")
+]
+ExistingRun = Annotated[Path, typer.Option("--run", help="Run directory.", envvar="FTCLI_RUN")]
+Sets = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="Change one setting or input: id.key=value. Repeatable.", metavar="ID.KEY=VALUE"),
+]
+Until = Annotated[
+    str | None, typer.Option("--until", help="Run up to this stage, and only what it needs.", metavar="ID")
+]
+Force = Annotated[list[str] | None, typer.Option("--force", help="Run this stage again. Repeatable.", metavar="ID")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+def run(
+    recipe: RecipePath,
+    run: RunPath = None,
+    sets: Sets = None,
+    until: Until = None,
+    force: Force = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would run, and run nothing.")] = False,
+    wait: Annotated[bool, typer.Option("--wait", help="Wait if another process works on a stage.")] = False,
+    in_process: Annotated[bool, typer.Option("--in-process", help="Run stages inside this process.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Run a recipe: each stage whose result is not there yet, in order.
+
+    Everything is checked before the first stage starts. Run the same command again after a change or a crash:
+    finished stages are cached, an interrupted one goes on.
+
+    Example:
+
+      ftcli run recipes/quickstart.yaml --run runs/quickstart
+    """
+    plan = read_recipe(recipe, sets or [])
+    directory = _run_dir(run, plan)
+    if dry_run:
+        _print_forecasts(forecast(plan, directory, until=until, force=force or []), as_json=as_json)
+        return
+    with Console() as console:
+        done = run_recipe(
+            plan,
+            directory,
+            launcher(in_process=in_process),
+            console.sink,
+            console.say,
+            until=until,
+            force=force or [],
+            wait=wait,
+        )
+    if as_json:
+        print(json.dumps([result_json(item) for item in done], indent=2))
+    else:
+        _print_outputs(done)
+        print_reports(done)
+
+
+def plan(
+    recipe: RecipePath, run: RunPath = None, sets: Sets = None, until: Until = None, as_json: AsJson = False
+) -> None:
+    """Check a recipe and print, for each stage, what it would do and every setting that is not a default, with its origin.
+
+    Example:
+
+      ftcli plan recipes/quickstart.yaml --set lora.learning_rate=1e-4
+    """
+    recipe_plan = read_recipe(recipe, sets or [])
+    forecasts = forecast(recipe_plan, _run_dir(run, recipe_plan), until=until)
+    if as_json:
+        print(json.dumps(describe(forecasts), indent=2))
+        return
+    for item in describe(forecasts):
+        print(f"{item['id']}: {_what(item['runs'])} ({item['reason']})")
+        for name, refs in item["inputs"].items():
+            print(f"    {name}: {', '.join(_labelled(ref) for ref in refs)}")
+        width = max((len(f"{s['key']} = {s['value']}") for s in item["settings"]), default=0)
+        for setting in item["settings"]:
+            print(f"    {(setting['key'] + ' = ' + str(setting['value'])).ljust(width)}  # {setting['origin']}")
+
+
+def status(run: ExistingRun = Path("runs/default"), as_json: AsJson = False) -> None:
+    """Show the newest result of each stage in a run directory, and work that is not finished.
+
+    Example:
+
+      ftcli status --run runs/quickstart
+    """
+    directory = _existing(run)
+    done = directory.all_latest()
+    if as_json:
+        pending = {name: str(path) for name, path in directory.pending().items()}
+        print(json.dumps({"done": [result_json(item) for item in done], "pending": pending}, indent=2))
+        return
+    rows = [_status_row(item) for item in done]
+    rows += [[name.rpartition("-")[0], "unfinished", "", "", f".work/{name}"] for name in directory.pending()]
+    print_table(["stage", "ended", "seconds", "size", "path"], rows)
+
+
+def lineage(run: ExistingRun = Path("runs/default"), as_json: AsJson = False) -> None:
+    """Show what each result of a run was made from, down to inputs from outside with their digests.
+
+    Example:
+
+      ftcli lineage --run runs/quickstart --json
+    """
+    directory = _existing(run)
+    print(json.dumps(lineage_of.lineage(directory), indent=2) if as_json else "\n".join(lineage_of.tree(directory)))
+
+
+def verify(run: ExistingRun = Path("runs/default"), as_json: AsJson = False) -> None:
+    """Rehash every published file of a run directory and name what is not as recorded (exit code 76).
+
+    Example:
+
+      ftcli verify --run runs/quickstart
+    """
+    directory = _existing(run)
+    count = len(directory.all_published())
+    found = lineage_of.verify(directory)
+    if as_json:
+        print(json.dumps(found, indent=2))
+    if found:
+        lines = [f"{path}/{text}" for path, texts in found.items() for text in texts]
+        stages = sorted({path.split("/")[1] for path in found})
+        raise Corrupt("\n".join(lines), f"make it again: --force {' --force '.join(stages)}")
+    if not as_json:
+        print(f"{count} published outputs, all as recorded")
+
+
+def _run_dir(run: Path | None, recipe: Recipe) -> RunDir:
+    return RunDir(run or Path("runs") / recipe.name)
+
+
+def _existing(run: Path) -> RunDir:
+    directory = RunDir(run)
+    if not (run / "stages").is_dir() and not (run / ".work").is_dir():
+        raise UsageError(f"{run}: no run directory", "name one with --run; `ftcli run RECIPE` makes one")
+    return directory
+
+
+def _what(runs: bool | None) -> str:
+    return {True: "run", False: "cached", None: "decided later"}[runs]
+
+
+def _print_forecasts(forecasts: list[Forecast], *, as_json: bool) -> None:
+    if as_json:
+        print(json.dumps(describe(forecasts), indent=2))
+    else:
+        for item in forecasts:
+            print(f"{item.entry.id}: {_what(item.runs)} ({item.reason})")
+
+
+def _labelled(ref: dict[str, Any]) -> str:
+    return str(ref["ref"])
+
+
+def _print_outputs(done: list[Published]) -> None:
+    print_table(["stage", "ended", "seconds", "size", "path"], [_status_row(item) for item in done])
+
+
+def _status_row(item: Published) -> list[str]:
+    seconds = item.manifest["facts"].get("perf/worker_seconds")
+    size = sum(record["bytes"] for record in item.manifest["outputs"].values())
+    return [
+        item.id,
+        str(item.manifest["ended"]),
+        f"{seconds:.1f}" if seconds is not None else "",
+        f"{size / 2**20:.1f} MiB",
+        f"stages/{item.id}/{item.path.name}",
+    ]

@@ -1,0 +1,136 @@
+"""The stage contract: a stage is data (name, config, inputs, outputs, version) and one function ``run(ctx)``.
+
+The controller fills a `Context` and a worker calls ``stage.run(ctx)``; a stage knows nothing else of the run directory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+from ftcli.core.config import StageConfig
+from ftcli.core.errors import UsageError
+from ftcli.core.events import Events
+
+C = TypeVar("C", bound=StageConfig)
+C_co = TypeVar("C_co", bound=StageConfig, covariant=True)
+
+
+class Kind(StrEnum):
+    """What an artifact is; an input accepts one kind."""
+
+    SOURCE = "source"
+    """Raw rows: a file, a folder, ``hf:org/name`` or ``pydoc:package``."""
+    DATA = "data"
+    """A folder with train.jsonl, validation.jsonl and test.jsonl of canonical rows (`ftcli.data.rows`)."""
+    MODEL = "model"
+    """A Hugging Face model folder, or a PEFT adapter folder together with its base."""
+    SAMPLES = "samples"
+    """A folder with samples.jsonl: prompts and a model's answers."""
+    REWARD = "reward"
+    """A reward model: PEFT adapter, scalar head and reward_stats.json."""
+    REPORT = "report"
+    """A folder with report.html, metrics.json and samples.jsonl."""
+
+
+@dataclass(frozen=True)
+class Input:
+    """One named input of a stage. ``many`` inputs take a list, or a mapping from label to reference."""
+
+    kind: Kind
+    help: str
+    required: bool = True
+    many: bool = False
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """An input that was found and digested. ``base`` is the model that an adapter belongs to.
+
+    ``ref`` is what the user wrote, with hub ids pinned to a commit. ``facts`` repeats what the producing stage recorded
+    of its own making (seconds, peak memory, trainable share); they are no part of the digest.
+    """
+
+    kind: Kind
+    ref: str
+    path: Path
+    digest: str
+    label: str = ""
+    base: Artifact | None = None
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "kind": str(self.kind),
+            "ref": self.ref,
+            "path": str(self.path),
+            "digest": self.digest,
+            "label": self.label,
+            "base": self.base.to_json() if self.base else None,
+            "facts": dict(self.facts),
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Artifact:
+        base = data["base"]
+        return cls(
+            kind=Kind(data["kind"]),
+            ref=data["ref"],
+            path=Path(data["path"]),
+            digest=data["digest"],
+            label=data["label"],
+            base=cls.from_json(base) if base else None,
+            facts=data["facts"],
+        )
+
+
+@dataclass(frozen=True)
+class Context(Generic[C_co]):
+    """All that a stage may touch. It fills ``out``; ``scratch`` survives a crash, so a resume starts there."""
+
+    config: C_co
+    inputs: Mapping[str, tuple[Artifact, ...]]
+    out: Path
+    scratch: Path
+    events: Events
+
+    def one(self, name: str) -> Artifact:
+        """The single artifact of a required input."""
+        return self.inputs[name][0]
+
+    def maybe(self, name: str) -> Artifact | None:
+        """The artifact of an optional input, or None."""
+        found = self.inputs.get(name, ())
+        return found[0] if found else None
+
+    def many(self, name: str) -> tuple[Artifact, ...]:
+        return self.inputs.get(name, ())
+
+    def output(self, name: str) -> Path:
+        """The folder of a declared output, created."""
+        path = self.out / name
+        path.mkdir(parents=True, exist_ok=True)
+        return path
+
+
+@dataclass(frozen=True)
+class Stage(Generic[C]):
+    """A step of the pipeline. Each output is the folder ``<published>/<output name>/``."""
+
+    name: str
+    config: type[C]
+    inputs: Mapping[str, Input]
+    outputs: Mapping[str, Kind]
+    run: Callable[[Context[C]], None]
+    version: int = 1
+    """Bump when the same config and inputs would now give another result."""
+    example: str = ""
+    """One command line for ``--help``."""
+
+    def __post_init__(self) -> None:
+        clash = set(self.inputs) & set(self.config.model_fields)
+        if clash:
+            raise UsageError(f"stage {self.name}: {', '.join(sorted(clash))} is an input and a setting")

@@ -1,0 +1,70 @@
+"""Run a job in a child process: its output goes to scratch/log.txt, its events come back through a pipe."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+from ftcli.core.errors import StageFailed
+from ftcli.core.events import Sink
+from ftcli.launch.spec import Job, Result
+
+ENVIRONMENT = {
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "DO_NOT_TRACK": "1",
+    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+    "PYTHONUNBUFFERED": "1",
+}
+
+
+def worker_environment(job: Job) -> dict[str, str]:
+    """This environment, without telemetry, and without the hub unless a data set must come from there.
+
+    Models are fetched by the controller before a worker starts, so a hub outage cannot stop a run half-way.
+    """
+    environment = {**os.environ, **ENVIRONMENT}
+    if not any(item.ref.startswith("hf:") and item.kind == "source" for items in job.inputs.values() for item in items):
+        environment["HF_HUB_OFFLINE"] = "1"
+    return environment
+
+
+def run_in_process_of_its_own(job: Job, sink: Sink) -> Result:
+    """Start a worker, pass its events to ``sink``, and return its result when it has ended."""
+    path = job.write()
+    read_fd, write_fd = os.pipe()
+    with (job.scratch / "log.txt").open("ab") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "ftcli.launch.worker", str(path), str(write_fd)],
+            stdin=subprocess.PIPE,
+            stdout=log,
+            stderr=log,
+            pass_fds=[write_fd],
+            env=worker_environment(job),
+        )
+    os.close(write_fd)
+    try:
+        with os.fdopen(read_fd, encoding="utf-8") as events:
+            for line in events:
+                sink(json.loads(line))
+        code = process.wait()
+    except BaseException:
+        process.kill()
+        process.wait()
+        raise
+    return Result.read(job.scratch) or _died(code, job.scratch)
+
+
+def _died(code: int, scratch: Path) -> Result:
+    if code < 0:
+        name = signal.Signals(-code).name
+        return Result(
+            StageFailed.exit_code,
+            f"the worker was killed by {name}",
+            "SIGKILL usually means that memory ran out; run the same command again to go on from the last checkpoint",
+        )
+    return Result(StageFailed.exit_code, f"the worker ended with code {code} and no result; see {scratch / 'log.txt'}")

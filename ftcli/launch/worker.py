@@ -1,0 +1,97 @@
+"""The worker: read one job file, run its stage, leave a result. Started by `ftcli.launch.process` as a child process.
+
+    python -m ftcli.launch.worker JOB.json EVENTS_FD
+
+Standard input is a pipe that the controller holds open: when the controller dies, it closes, and the worker ends at once, so
+that no orphan goes on writing into a work folder that somebody else may take over.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import resource
+import sys
+import threading
+import time
+import traceback
+from pathlib import Path
+from typing import Any
+
+from ftcli.core.errors import DiskError, FtcliError, OutOfMemory, StageFailed
+from ftcli.core.events import Events, Sink
+from ftcli.core.stage import Context
+from ftcli.launch.spec import Job, Result
+
+DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO}
+DISK_WORDS = ("No space left on device", "os error 28", "Disk quota exceeded", "Read-only file system")
+MEMORY_WORDS = ("can't allocate memory", "out of memory", "bad_alloc", "Cannot allocate memory")
+
+
+def run_job(job: Job, sink: Sink) -> Result:
+    """Run the stage of ``job``; every way it can end becomes a `Result`."""
+    (job.scratch / "result.json").unlink(missing_ok=True)
+    started = time.monotonic()
+    events = Events(job.scratch, sink)
+    try:
+        stage = job.stage()
+        config = stage.config.model_validate(dict(job.config))
+        stage.run(Context(config, job.inputs, job.out, job.scratch, events))
+        result = Result(0, facts={**events.summary, **_resources(started)})
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
+        if not isinstance(error, FtcliError):
+            traceback.print_exc()
+        failure = classify(error)
+        result = Result(failure.exit_code, failure.message, failure.hint, events.summary)
+    result.write(job.scratch)
+    return result
+
+
+def classify(error: BaseException) -> FtcliError:
+    """What kind of failure ``error`` is. Libraries report a full disk or memory in many ways, some only in words."""
+    if isinstance(error, FtcliError):
+        return error
+    text = f"{type(error).__name__}: {error}"
+    if (isinstance(error, OSError) and error.errno in DISK_ERRORS) or any(word in text for word in DISK_WORDS):
+        return DiskError(f"writing failed: {error}", "free some space (or name another disk with --run) and run again")
+    if isinstance(error, MemoryError) or any(word in text for word in MEMORY_WORDS):
+        return OutOfMemory(
+            f"not enough memory: {error}",
+            "lower micro_batch_size or max_length, set gradient_checkpointing, or use qlora",
+        )
+    return StageFailed(text)
+
+
+def _resources(started: float) -> dict[str, Any]:
+    """Seconds in this process and peak memory. ``ru_maxrss`` is in KiB on Linux and in bytes on macOS."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    facts: dict[str, Any] = {"perf/worker_seconds": time.monotonic() - started, "perf/peak_memory_bytes": peak}
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_available():
+        facts["perf/peak_gpu_memory_bytes"] = torch.cuda.max_memory_allocated()
+        facts["device"] = torch.cuda.get_device_name()
+    return facts
+
+
+def _end_with_controller() -> None:
+    sys.stdin.buffer.read()
+    os._exit(1)
+
+
+def main() -> None:
+    job = Job.read(Path(sys.argv[1]))
+    pipe = os.fdopen(int(sys.argv[2]), "w", buffering=1, encoding="utf-8")
+    threading.Thread(target=_end_with_controller, daemon=True).start()
+    result = run_job(job, lambda event: print(json.dumps(event), file=pipe))
+    pipe.close()
+    # Libraries leave threads behind that crash while the interpreter shuts down; the result is on disk, so leave now.
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(result.exit_code)
+
+
+if __name__ == "__main__":
+    main()

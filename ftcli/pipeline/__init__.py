@@ -1,0 +1,1 @@
+"""The controller: recipes, plans, inputs, running and lineage. Nothing here imports torch."""

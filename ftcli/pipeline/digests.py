@@ -1,0 +1,53 @@
+"""Digests of inputs from outside a run, remembered so that a large model is read once and not at every command.
+
+A remembered digest is used only while path, size, modification time and inode are the same; a file that was changed within two seconds
+before it was read is not remembered, since a later change could leave the same time.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+from ftcli.core.artifacts import FileRecord, digest_records, file_sha256, walk, write_json
+
+FRESH_S = 2.0
+
+
+def cache_dir() -> Path:
+    """Where ftcli keeps models and digests: FTCLI_CACHE, else ftcli under XDG_CACHE_HOME or ~/.cache."""
+    own = os.environ.get("FTCLI_CACHE")
+    return Path(own) if own else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ftcli"
+
+
+def content_digest(root: Path) -> str:
+    """The digest of a file or folder, as `ftcli.core.artifacts.digest_records` defines it."""
+    store = cache_dir() / "digests.json"
+    known = _load(store)
+    fresh: dict[str, str] = {}
+    files: dict[str, FileRecord] = {}
+    for path in walk(root):
+        stat = path.stat()
+        key = f"{path.resolve()}\0{stat.st_size}\0{stat.st_mtime_ns}\0{stat.st_ino}"
+        digest = known.get(key)
+        if digest is None:
+            digest = file_sha256(path)
+            if time.time() - stat.st_mtime > FRESH_S:
+                fresh[key] = digest
+        name = path.relative_to(root).as_posix() if path != root else path.name
+        files[name] = {"size": stat.st_size, "sha256": digest}
+    if fresh:
+        store.parent.mkdir(parents=True, exist_ok=True)
+        write_json(store, _load(store) | fresh)
+    return digest_records(files)
+
+
+def _load(store: Path) -> dict[str, Any]:
+    try:
+        loaded = json.loads(store.read_text(encoding="utf-8"))
+    except (FileNotFoundError, json.JSONDecodeError):
+        return {}
+    return loaded if isinstance(loaded, dict) else {}

@@ -1,0 +1,134 @@
+"""Run a recipe from top to bottom, or say what running it would do."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ftcli.core.config import non_default
+from ftcli.core.errors import UsageError
+from ftcli.core.events import Sink
+from ftcli.core.rundir import Published, RunDir
+from ftcli.core.stage import Artifact
+from ftcli.pipeline.fetch import NotFetched
+from ftcli.pipeline.recipe import Entry, Recipe
+from ftcli.pipeline.references import External, Reference, StageOutput
+from ftcli.pipeline.resolve import from_outside, from_published
+from ftcli.pipeline.runner import Launcher, Task, decide, execute
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What a stage would do now. ``runs`` is None where that depends on an earlier stage that must run first."""
+
+    entry: Entry
+    runs: bool | None
+    reason: str
+
+
+def wanted(recipe: Recipe, until: str | None) -> tuple[Entry, ...]:
+    """The stages to run: all, or those that ``until`` needs and itself."""
+    if until is None:
+        return recipe.entries
+    last = recipe.entries[recipe.index(until)]
+    needed = {last.id}
+    for entry in reversed(recipe.entries):
+        if entry.id in needed:
+            needed |= {ref.id for pairs in entry.inputs.values() for _, ref in pairs if isinstance(ref, StageOutput)}
+    return tuple(entry for entry in recipe.entries if entry.id in needed)
+
+
+def run_recipe(
+    recipe: Recipe,
+    run: RunDir,
+    launch: Launcher,
+    sink: Sink,
+    say: Callable[[str], None],
+    *,
+    until: str | None = None,
+    force: Sequence[str] = (),
+    wait: bool = False,
+) -> list[Published]:
+    """Run the stages of ``recipe`` in order and return their outputs. Everything from outside is fetched and checked first."""
+    for id in force:
+        recipe.index(id)
+    entries = wanted(recipe, until)
+    outside = _resolve_outside(entries)
+    run.write_index(recipe.name, [entry.id for entry in recipe.entries])
+    done: dict[str, Published] = {}
+    for entry in entries:
+        task = _task(entry, outside, done)
+        done[entry.id] = execute(task, run, launch, sink, say, force=entry.id in force, wait=wait)
+    return list(done.values())
+
+
+def forecast(recipe: Recipe, run: RunDir, *, until: str | None = None, force: Sequence[str] = ()) -> list[Forecast]:
+    """What `run_recipe` would do now, without fetching or writing anything."""
+    done: dict[str, Published] = {}
+    found = []
+    for entry in wanted(recipe, until):
+        waits = [
+            ref.id
+            for pairs in entry.inputs.values()
+            for _, ref in pairs
+            if isinstance(ref, StageOutput) and ref.id not in done
+        ]
+        if waits:
+            found.append(Forecast(entry, None, f"after {', '.join(dict.fromkeys(waits))}"))
+            continue
+        try:
+            decision = decide(_task(entry, _resolve_outside([entry], fetch=False), done), run, force=entry.id in force)
+        except NotFetched as error:
+            found.append(Forecast(entry, True, error.message))
+            continue
+        found.append(Forecast(entry, decision.run, decision.reason))
+        if decision.cached is not None:
+            done[entry.id] = decision.cached
+    return found
+
+
+def _resolve_outside(entries: Sequence[Entry], *, fetch: bool = True) -> dict[tuple[str, str], Artifact]:
+    found: dict[tuple[str, str], Artifact] = {}
+    for entry in entries:
+        for name, pairs in entry.inputs.items():
+            for label, ref in pairs:
+                if isinstance(ref, External):
+                    try:
+                        found[(entry.id + "." + name, label)] = from_outside(
+                            ref.ref, entry.stage.inputs[name].kind, label, fetch=fetch
+                        )
+                    except UsageError as error:
+                        raise UsageError(f"{entry.id}: input {name}: {error.message}", error.hint) from None
+    return found
+
+
+def _task(entry: Entry, outside: dict[tuple[str, str], Artifact], done: dict[str, Published]) -> Task:
+    def artifact(name: str, label: str, ref: Reference) -> Artifact:
+        if isinstance(ref, StageOutput):
+            return from_published(done[ref.id], ref.output, entry.stage.inputs[name].kind, label)
+        return outside[(entry.id + "." + name, label)]
+
+    inputs = {name: tuple(artifact(name, label, ref) for label, ref in pairs) for name, pairs in entry.inputs.items()}
+    return Task(entry.id, entry.target, entry.stage, entry.config, inputs)
+
+
+def describe(forecasts: Sequence[Forecast]) -> list[dict[str, Any]]:
+    """Plain data of a plan: for each stage its inputs, every value that is not a default with its origin, and what it will do."""
+    return [
+        {
+            "id": item.entry.id,
+            "stage": item.entry.stage.name,
+            "runs": item.runs,
+            "reason": item.reason,
+            "inputs": {
+                name: [{"label": label, "ref": str(ref)} for label, ref in pairs]
+                for name, pairs in item.entry.inputs.items()
+            },
+            "settings": [
+                {"key": key, "value": value, "origin": item.entry.origins.get(key, "")}
+                for key, value in non_default(item.entry.config).items()
+            ],
+        }
+        for item in forecasts
+    ]

@@ -1,0 +1,79 @@
+"""What a stage's input can refer to, and how it is written.
+
+``prep.data`` is an output of another stage, ``hf:org/name[@revision]`` the hub, ``pydoc:package`` docstrings, ``demo:name`` a built-in
+model, and everything else a path.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ftcli.core.errors import UsageError
+from ftcli.core.stage import Kind
+
+SCHEMES = ("hf:", "pydoc:", "demo:")
+ID_PATTERN = re.compile(r"^[a-z][a-z0-9_-]*$")
+
+
+@dataclass(frozen=True)
+class StageOutput:
+    """A reference to an output of an earlier stage of the same run."""
+
+    id: str
+    output: str
+
+    def __str__(self) -> str:
+        return f"{self.id}.{self.output}"
+
+
+@dataclass(frozen=True)
+class External:
+    """Something from outside the run: ``hf:``, ``pydoc:``, ``demo:``, or a path (absolute)."""
+
+    ref: str
+
+    def __str__(self) -> str:
+        return self.ref
+
+
+Reference = StageOutput | External
+
+
+def labelled_references(value: Any, *, many: bool) -> list[tuple[str, str]] | None:
+    """``(label, reference text)`` pairs of an input as written, or None if its shape is wrong.
+
+    A list takes its labels from the references: ``lora.model`` is ``lora``, a path its last part.
+    """
+    if isinstance(value, str):
+        pairs = [("", value)]
+    elif many and isinstance(value, list) and all(isinstance(item, str) for item in value):
+        pairs = [("", item) for item in value]
+    elif many and isinstance(value, dict) and all(isinstance(item, str) for item in value.values()):
+        pairs = list(value.items())
+    else:
+        return None
+    return [(label or default_label(text), text) for label, text in pairs]
+
+
+def default_label(text: str) -> str:
+    if text.startswith(SCHEMES):
+        return text.partition(":")[2].partition("@")[0].rpartition("/")[2]
+    id, dot, output = text.partition(".")
+    return id if dot and ID_PATTERN.match(id) and output.isidentifier() else Path(text).name
+
+
+def external(folder: Path, kind: Kind, text: str, hint: str = "") -> External:
+    """A reference to something outside the run; a path is taken relative to ``folder`` and must exist."""
+    if text.startswith(SCHEMES):
+        scheme = text.partition(":")[0]
+        fits = {"hf": (Kind.MODEL, Kind.SOURCE), "demo": (Kind.MODEL,), "pydoc": (Kind.SOURCE,)}[scheme]
+        if kind not in fits:
+            raise UsageError(f"{text} cannot be a {kind}", f"{scheme}: gives a {' or a '.join(fits)}")
+        return External(text)
+    path = (folder / Path(text).expanduser()).absolute()
+    if not path.exists():
+        raise UsageError(f"{text}: no such file or folder ({path})", hint or "paths are relative to the recipe")
+    return External(str(path))

@@ -1,0 +1,205 @@
+"""Run one stage, or return its earlier output. The only code that publishes.
+
+Every decision is said aloud with its reason: ``prep: cached``, ``sft: run (data changed)``.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import ftcli
+from ftcli.core.config import StageConfig
+from ftcli.core.errors import DiskError, StageFailed
+from ftcli.core.events import Sink
+from ftcli.core.fingerprint import fingerprint, fingerprint_parts
+from ftcli.core.rundir import Published, RunDir, Work, now
+from ftcli.core.stage import Artifact, Stage
+from ftcli.launch.spec import Job, Result
+from ftcli.launch.worker import DISK_ERRORS
+
+LIBRARIES = ("torch", "transformers", "trl", "peft", "bitsandbytes", "datasets", "evaluate", "accelerate")
+
+Launcher = Callable[[Job, Sink], Result]
+
+
+@dataclass(frozen=True)
+class Task:
+    """A stage whose inputs are all there."""
+
+    id: str
+    target: str
+    stage: Stage[Any]
+    config: StageConfig
+    inputs: Mapping[str, tuple[Artifact, ...]]
+
+    def parts(self) -> dict[str, Any]:
+        return fingerprint_parts(self.stage, self.config, self.inputs)
+
+    def fp12(self) -> str:
+        return fingerprint(self.parts())[:12]
+
+
+@dataclass(frozen=True)
+class Decision:
+    """Whether a task must run, why, and the earlier output if it need not."""
+
+    run: bool
+    reason: str
+    cached: Published | None = None
+
+
+def decide(task: Task, run: RunDir, *, force: bool = False) -> Decision:
+    """Say whether ``task`` must run. Reads the run directory only."""
+    earlier = run.published(task.id, task.fp12())
+    if earlier is not None:
+        damage = earlier.damage()
+        if damage:
+            return Decision(True, f"its output is damaged: {damage[0]}")
+        return Decision(True, "forced") if force else Decision(False, "cached", earlier)
+    latest = run.latest(task.id)
+    resumes = f"{task.id}-{task.fp12()}" in run.pending()
+    reason = "interrupted earlier: goes on" if resumes else _what_changed(task, latest)
+    return Decision(True, reason)
+
+
+def _what_changed(task: Task, latest: Published | None) -> str:
+    if latest is None:
+        return "first time"
+    old, new = latest.manifest["parts"], task.parts()
+    changes = [f"{name} changed" for name in new["inputs"] if new["inputs"][name] != old["inputs"].get(name)]
+    changes += [f"{name} is gone" for name in old["inputs"] if name not in new["inputs"]]
+    if old["stage"] != new["stage"]:
+        changes.append(f"was a {old['stage']} stage")
+    elif old["version"] != new["version"]:
+        changes.append(f"{task.stage.name} works differently since version {new['version']}")
+    defaults = type(task.config).model_fields
+    for key in sorted({*old["config"], *new["config"]}):
+        before, after = old["config"].get(key, "default"), new["config"].get(key, "default")
+        if before != after and key in defaults:
+            changes.append(f"{key} {before} -> {after}")
+    return ", ".join(changes) or "changed"
+
+
+def execute(
+    task: Task,
+    run: RunDir,
+    launch: Launcher,
+    sink: Sink,
+    say: Callable[[str], None],
+    *,
+    force: bool = False,
+    wait: bool = False,
+) -> Published:
+    """Return the published output of ``task``, running it if needed.
+
+    Raises what the stage raised (its work stays, so that the same command goes on from there), `Busy` if another
+    process works on it, and `DiskError` if publishing fails.
+    """
+    decision = decide(task, run, force=force)
+    if decision.cached is None:
+        with _disk_errors(run.root), run.lock(task.id, wait=wait):
+            decision = decide(task, run, force=force)  # another process may have finished it meanwhile
+            if decision.cached is None:
+                say(f"{task.id}: run ({decision.reason})")
+                return _run(task, run, launch, sink)
+    say(f"{task.id}: cached")
+    if run.latest(task.id) != decision.cached or run.pending():
+        with run.lock(task.id, wait=True):
+            run.settle(decision.cached)
+    return decision.cached
+
+
+def _run(task: Task, run: RunDir, launch: Launcher, sink: Sink) -> Published:
+    fp12 = task.fp12()
+    work = run.begin(task.id, fp12)
+    started = now()
+    config = task.config.model_dump(mode="json")
+    result = launch(Job(task.target, config, task.inputs, work.out, work.scratch), sink)
+    if result.exit_code == StageFailed.exit_code:
+        raise StageFailed(
+            f"{task.id} failed: {result.message}", result.hint or f"the log is {work.scratch / 'log.txt'}"
+        )
+    result.raise_for_failure()
+    _keep_logs(work)
+    manifest = {
+        "stage": task.stage.name,
+        "version": task.stage.version,
+        "fingerprint": fingerprint(task.parts()),
+        "parts": task.parts(),
+        "config": config,
+        "inputs": {name: [_input_record(item) for item in items] for name, items in task.inputs.items()},
+        "facts": dict(result.facts),
+        "software": {"ftcli": ftcli.__version__, "python": platform.python_version(), **_library_versions()},
+        "git": _git_commit(),
+        "hardware": _hardware(),
+        "started": started,
+        "ended": now(),
+    }
+    earlier = run.published(task.id, fp12)
+    if earlier is not None:
+        run.set_aside(earlier)
+    outputs = {name: str(kind) for name, kind in task.stage.outputs.items()}
+    return run.publish(work, task.id, fp12, outputs, manifest)
+
+
+def _keep_logs(work: Work) -> None:
+    for name in ("metrics.jsonl", "log.txt"):
+        if (work.scratch / name).is_file():
+            shutil.copyfile(work.scratch / name, work.out / name)
+
+
+def _input_record(item: Artifact) -> dict[str, Any]:
+    """What stage.json keeps of an input: enough to find and check it again, and no path of this machine inside the run."""
+    record: dict[str, Any] = {"label": item.label, "ref": item.ref, "kind": str(item.kind), "digest": item.digest}
+    if "source" in item.facts:
+        record["source"] = item.facts["source"]
+    if item.base is not None:
+        record["base"] = _input_record(item.base)
+    return record
+
+
+def _library_versions() -> dict[str, str]:
+    found = {}
+    for name in LIBRARIES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def _git_commit() -> dict[str, Any] | None:
+    """The commit of the repository that the command was given in, and whether it had changes; None outside one."""
+    try:
+        sha = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
+        status = subprocess.run(["git", "status", "--porcelain"], capture_output=True, text=True, check=True).stdout
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return {"commit": sha, "dirty": bool(status.strip())}
+
+
+def _hardware() -> dict[str, Any]:
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return {"machine": platform.machine(), "system": platform.system(), "cpus": os.cpu_count(), "memory_bytes": memory}
+
+
+@contextmanager
+def _disk_errors(root: Path) -> Iterator[None]:
+    """Turn "no space left" and its kin into one error with the exit code for disks."""
+    try:
+        yield
+    except PermissionError as error:
+        raise DiskError(f"{root}: {error}", "name a run directory that you can write with --run") from None
+    except OSError as error:
+        if error.errno not in DISK_ERRORS:
+            raise
+        raise DiskError(f"{root}: {error}", "free some space, or name another disk with --run") from None

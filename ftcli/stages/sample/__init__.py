@@ -1,0 +1,1 @@
+"""The sample stage: answers of a model, and preference pairs made from them."""
