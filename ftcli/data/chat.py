@@ -27,28 +27,77 @@ class Rendered:
     loss_mask: list[bool]
 
 
-def _template(tokenizer: PreTrainedTokenizerBase, messages: list[Message], *, answer_next: bool) -> list[int]:
+def _text(tokenizer: PreTrainedTokenizerBase, messages: list[Message], *, answer_next: bool) -> str:
     if not tokenizer.chat_template:
         raise BadData(
             "the model has no chat template, so messages cannot be rendered",
             "use an instruction-tuned model, or put a chat_template.jinja into the model folder",
         )
-    ids = tokenizer.apply_chat_template(messages, add_generation_prompt=answer_next, tokenize=True, return_dict=False)
-    return [int(token) for token in ids]
+    return str(tokenizer.apply_chat_template(messages, add_generation_prompt=answer_next, tokenize=False))
+
+
+def _encode(
+    tokenizer: PreTrainedTokenizerBase, messages: list[Message], *, answer_next: bool
+) -> tuple[list[int], list[tuple[int, int]]]:
+    """Ids of the rendered ``messages``, and for each assistant turn where its answer begins and where the turn ends.
+
+    No token crosses these places: an answer that begins with a line break would else melt into the line break before
+    it, and what is trained would not be what generation sees.
+    """
+    whole = _text(tokenizer, messages, answer_next=answer_next)
+    ids: list[int] = []
+    spans = []
+    done = 0
+    for index, message in enumerate(messages):
+        if message["role"] != "assistant":
+            continue
+        start = _cut(tokenizer, messages[:index], whole, answer_next=True)
+        stop = _cut(tokenizer, messages[: index + 1], whole, answer_next=False)
+        ids = _extend(tokenizer, ids, whole, done, start)
+        first = len(ids)
+        ids = _extend(tokenizer, ids, whole, start, stop)
+        spans.append((first, len(ids)))
+        done = stop
+    return _extend(tokenizer, ids, whole, done, len(whole)), spans
+
+
+def _cut(tokenizer: PreTrainedTokenizerBase, messages: list[Message], whole: str, *, answer_next: bool) -> int:
+    """How much of ``whole`` renders ``messages``, which it begins with."""
+    prefix = _text(tokenizer, messages, answer_next=answer_next)
+    if not whole.startswith(prefix):
+        raise BadData(
+            f"the chat template renders the first {len(messages)} messages differently once more follow, "
+            "so what is trained would not be what generation sees",
+            "use a template without such rewriting (some strip earlier thinking), or train on single-turn rows",
+        )
+    return len(prefix)
+
+
+def _extend(tokenizer: PreTrainedTokenizerBase, ids: list[int], whole: str, done: int, stop: int) -> list[int]:
+    """Ids of ``whole[:stop]`` that begin with ``ids``, those of ``whole[:done]``."""
+    if stop == done:
+        return ids
+    together = _tokens(tokenizer, whole[:stop])
+    return together if together[: len(ids)] == ids else ids + _tokens(tokenizer, whole[done:stop])
+
+
+def _tokens(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
+    """A template writes all special tokens itself, so none is added."""
+    return [int(token) for token in tokenizer(text, add_special_tokens=False)["input_ids"]]
 
 
 def render_prompt(tokenizer: PreTrainedTokenizerBase, prompt: list[Message]) -> list[int]:
     """Ids of ``prompt`` up to where the assistant's answer begins."""
-    return _template(tokenizer, prompt, answer_next=True)
+    return _encode(tokenizer, prompt, answer_next=True)[0]
 
 
 def render_answer(
     tokenizer: PreTrainedTokenizerBase, prompt: list[Message], answer: str, stop_ids: frozenset[int]
 ) -> tuple[list[int], list[int]]:
     """``(prompt ids, answer ids)``; the answer includes its end-of-turn token and nothing after it."""
-    rendered = render_messages(tokenizer, [*prompt, {"role": "assistant", "content": answer}], stop_ids)
-    cut = len(render_prompt(tokenizer, prompt))
-    return rendered.input_ids[:cut], rendered.input_ids[cut:]
+    ids, spans = _encode(tokenizer, [*prompt, {"role": "assistant", "content": answer}], answer_next=False)
+    start, stop = spans[-1]
+    return ids[:start], ids[start : _end_of_turn(ids, start, stop, stop_ids)]
 
 
 def render_messages(tokenizer: PreTrainedTokenizerBase, messages: list[Message], stop_ids: frozenset[int]) -> Rendered:
@@ -57,30 +106,13 @@ def render_messages(tokenizer: PreTrainedTokenizerBase, messages: list[Message],
     Raises `BadData` when the template rewrites earlier turns (then no prefix of the whole equals what generation sees) or
     does not end the assistant's turn with one of ``stop_ids`` (then the model would never learn to stop).
     """
-    whole = _template(tokenizer, messages, answer_next=False)
-    mask = [False] * len(whole)
+    ids, spans = _encode(tokenizer, messages, answer_next=False)
+    mask = [False] * len(ids)
     end = 0
-    for index, message in enumerate(messages):
-        if message["role"] != "assistant":
-            continue
-        start = len(_matching_prefix(tokenizer, messages[:index], whole, answer_next=True))
-        stop = len(_matching_prefix(tokenizer, messages[: index + 1], whole, answer_next=False))
-        end = _end_of_turn(whole, start, stop, stop_ids)
+    for start, stop in spans:
+        end = _end_of_turn(ids, start, stop, stop_ids)
         mask[start:end] = [True] * (end - start)
-    return Rendered(whole[:end], mask[:end])
-
-
-def _matching_prefix(
-    tokenizer: PreTrainedTokenizerBase, messages: list[Message], whole: list[int], *, answer_next: bool
-) -> list[int]:
-    prefix = _template(tokenizer, messages, answer_next=answer_next)
-    if whole[: len(prefix)] != prefix:
-        raise BadData(
-            f"the chat template renders the first {len(messages)} messages differently once more follow, "
-            "so what is trained would not be what generation sees",
-            "use a template without such rewriting (some strip earlier thinking), or train on single-turn rows",
-        )
-    return prefix
+    return Rendered(ids[:end], mask[:end])
 
 
 def _end_of_turn(whole: list[int], start: int, stop: int, stop_ids: frozenset[int]) -> int:

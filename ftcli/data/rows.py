@@ -57,7 +57,7 @@ def read_split(folder: Path, split: str, *wanted: RowType, limit: int | None = N
             "a data folder comes from `ftcli prep`; it holds train.jsonl, validation.jsonl and test.jsonl",
         )
     rows: list[Row] = []
-    with path.open(encoding="utf-8") as file:
+    with path.open("rb") as file:
         for number, line in enumerate(file, start=1):
             if limit is not None and len(rows) >= limit:
                 break
@@ -65,21 +65,50 @@ def read_split(folder: Path, split: str, *wanted: RowType, limit: int | None = N
     return rows
 
 
-def _checked(path: Path, number: int, line: str, wanted: tuple[RowType, ...]) -> Row:
+def _checked(path: Path, number: int, line: bytes, wanted: tuple[RowType, ...]) -> Row:
     try:
-        row = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise BadData(f"{path}:{number}: no JSON: {error.msg}", "run `ftcli prep` on raw files first") from None
+        row = json.loads(line.decode("utf-8"))
+    except (ValueError, RecursionError) as error:
+        reason = error.msg if isinstance(error, json.JSONDecodeError) else str(error)
+        raise BadData(f"{path}:{number}: no JSON: {reason}", "run `ftcli prep` on raw files first") from None
     found = row_type(row) if isinstance(row, dict) else None
     if found not in wanted:
         names = " or ".join(wanted)
         have = f"a {found} row" if found else "no known row type"
         raise BadData(f"{path}:{number}: {have}, {names} needed", "run `ftcli prep` on raw files first")
-    if found is RowType.MESSAGES and row["messages"][-1]["role"] != "assistant":
-        raise BadData(
-            f"{path}:{number}: the last message is not the assistant's", "run `ftcli prep` on raw files first"
-        )
+    problem = _problem(row, found)
+    if problem:
+        raise BadData(f"{path}:{number}: {problem}", "run `ftcli prep` on raw files first")
     return row
+
+
+def _problem(row: Row, found: RowType | None) -> str:
+    """What keeps ``row`` from being canonical, or an empty string."""
+    if not isinstance(row.get("id"), str):
+        return "id is not text"
+    if found is RowType.TEXT:
+        return "" if isinstance(row["text"], str) else "text is not text"
+    if found is RowType.MESSAGES:
+        lists = {"messages": row["messages"]}
+    else:
+        lists = {name: row.get(name) for name in ("prompt", "chosen", "rejected") if name == "prompt" or name in row}
+    for name, messages in lists.items():
+        if not _is_messages(messages):
+            return f"{name} is not a list of messages, each with role and content as text"
+        if name != "prompt" and messages[-1]["role"] != "assistant":
+            return f"the last message of {name} is not the assistant's"
+    return ""
+
+
+def _is_messages(value: Any) -> bool:
+    return (
+        isinstance(value, list)
+        and bool(value)
+        and all(
+            isinstance(item, dict) and isinstance(item.get("role"), str) and isinstance(item.get("content"), str)
+            for item in value
+        )
+    )
 
 
 def prompt_of(row: Row) -> list[Message]:

@@ -1,0 +1,176 @@
+"""Raw rows on their way in, the rows refused on that way, and the ledger in which every one of them is counted once.
+
+A step takes rows and yields, for each, either what became of it or a `Reject`. `Ledger.keep` writes the rejects to
+a file and hands on the rest, so a chain of steps reads as a list of calls and nothing is lost in silence.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from types import TracebackType
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+RAW_BYTES = 4096
+"""How much of a refused row is kept."""
+
+
+class Reason(StrEnum):
+    """Why a row was refused. The values are part of the output format."""
+
+    PARSE_JSON = "parse_json"
+    PARSE_CSV = "parse_csv"
+    NOT_OBJECT = "not_object"
+    ENCODING = "encoding"
+    MISSING_FIELD = "missing_field"
+    TYPE_ERROR = "type_error"
+    ROLE_UNKNOWN = "role_unknown"
+    ROLE_ORDER = "role_order"
+    EMPTY_PROMPT = "empty_prompt"
+    EMPTY_ANSWER = "empty_answer"
+    SAME_ANSWERS = "same_answers"
+    EXACT_DUPLICATE = "exact_duplicate"
+    TOO_LONG = "too_long"
+    OVER_LIMIT = "over_limit"
+
+
+MALFORMED = frozenset(
+    {
+        Reason.PARSE_JSON,
+        Reason.PARSE_CSV,
+        Reason.NOT_OBJECT,
+        Reason.ENCODING,
+        Reason.MISSING_FIELD,
+        Reason.TYPE_ERROR,
+        Reason.ROLE_UNKNOWN,
+        Reason.ROLE_ORDER,
+    }
+)
+"""Reasons that speak of a broken file or a wrong format, not of a choice.
+
+Only these count against ``max_reject_rate``.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One raw row. ``line`` counts from 1: the line where the row begins, or its position in formats without lines."""
+
+    file: str
+    line: int
+    value: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Reject:
+    """A refused row: where it came from, why, and its beginning as it was found."""
+
+    file: str
+    line: int
+    reason: Reason
+    detail: str
+    raw: str
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "file": self.file,
+            "line": self.line,
+            "reason": str(self.reason),
+            "detail": printable(self.detail),
+            "raw": shorten(self.raw),
+        }
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}: {self.reason}: {printable(self.detail)}"
+
+
+def printable(text: str) -> str:
+    """``text`` with lone surrogates (bytes that were no UTF-8, or broken ``\\ud800`` escapes) spelled out."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def shorten(raw: str) -> str:
+    """The first `RAW_BYTES` bytes of ``raw`` in UTF-8, as whole characters."""
+    return raw[:RAW_BYTES].encode("utf-8", "backslashreplace")[:RAW_BYTES].decode("utf-8", "ignore")
+
+
+def raw_json(value: Any) -> str:
+    """A row read from a file, as text for a reject."""
+    return json.dumps(value, ensure_ascii=False, default=str)
+
+
+@dataclass
+class Step:
+    """What one step did: rows that came in, and those it refused, by reason."""
+
+    name: str
+    rows_in: int = 0
+    rejected: Counter[str] = field(default_factory=Counter)
+
+    def to_json(self) -> dict[str, Any]:
+        gone = dict(sorted(self.rejected.items()))
+        return {
+            "step": self.name,
+            "rows_in": self.rows_in,
+            "rows_out": self.rows_in - sum(gone.values()),
+            "rejected": gone,
+        }
+
+
+class Ledger:
+    """Counts every row by step and reason and writes the refused ones to ``path``. Use as a context manager."""
+
+    def __init__(self, path: Path) -> None:
+        self.steps: list[Step] = []
+        self.first_malformed: Reject | None = None
+        self._file = path.open("w", encoding="utf-8")
+
+    def __enter__(self) -> Ledger:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._file.close()
+
+    def keep(self, name: str, items: Iterable[T | Reject]) -> Iterator[T]:
+        """Hand on what step ``name`` kept; count and write down the rest."""
+        step = Step(name)
+        self.steps.append(step)
+        return self._kept(step, items)
+
+    def _kept(self, step: Step, items: Iterable[T | Reject]) -> Iterator[T]:
+        for item in items:
+            step.rows_in += 1
+            if not isinstance(item, Reject):
+                yield item
+                continue
+            step.rejected[item.reason] += 1
+            first = self.first_malformed
+            if item.reason in MALFORMED and (first is None or (item.file == first.file and item.line < first.line)):
+                self.first_malformed = item  # steps work in turn on a few rows at a time, so a later one may be earlier
+            self._file.write(json.dumps(item.to_json(), ensure_ascii=False) + "\n")
+
+    @property
+    def rows_in(self) -> int:
+        return self.steps[0].rows_in if self.steps else 0
+
+    @property
+    def rejected(self) -> Counter[str]:
+        """Refused rows by reason, over all steps."""
+        return sum((step.rejected for step in self.steps), Counter[str]())
+
+    @property
+    def malformed(self) -> int:
+        return sum(count for reason, count in self.rejected.items() if reason in MALFORMED)
+
+    def check(self, rows_out: int) -> None:
+        """Every row that came in went out or was refused; anything else is a bug here, never a fault of the data."""
+        refused = self.rejected.total()
+        if self.rows_in != rows_out + refused:
+            raise RuntimeError(f"rows were lost: {self.rows_in} in, {rows_out} out, {refused} rejected")

@@ -1,0 +1,1 @@
+"""prep: from raw rows to clean, deduplicated rows split into train, validation and test."""
