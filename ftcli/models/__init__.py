@@ -1,0 +1,1 @@
+"""Models: load and save, quantise, adapters, heads, token log-probabilities, generation."""

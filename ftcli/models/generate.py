@@ -1,0 +1,128 @@
+"""Generate answers: one decode loop for sampling, PPO rollouts and evaluation.
+
+Sampling is exact (softmax of logits / temperature over the whole vocabulary) and does not depend on how rows are batched: each
+row draws Gumbel noise from its own generator, seeded by ``(seed, row key)``, and takes the largest perturbed logit (Gumbel-max).
+The loop calls the backbone and applies the LM head to the last position only.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from transformers import DynamicCache
+
+
+@dataclass(frozen=True)
+class Generation:
+    """``ids`` are the answer's tokens, with the end-of-turn token as the last one when ``finish_reason`` is ``stop``."""
+
+    ids: list[int]
+    finish_reason: Literal["stop", "length"]
+
+
+def row_seed(seed: int, key: str) -> int:
+    """A 63-bit seed for the row named ``key``."""
+    digest = hashlib.blake2b(f"{seed}\0{key}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big") >> 1
+
+
+def split_model(model: Any) -> tuple[Any, Any]:
+    """``(backbone, LM head)`` of a causal language model, also under PEFT; active adapters stay active."""
+    inner = model.get_base_model() if hasattr(model, "get_base_model") else model
+    return inner.base_model, inner.get_output_embeddings()
+
+
+def generate(
+    model: Any,
+    prompts: Sequence[list[int]],
+    keys: Sequence[str],
+    *,
+    stop_ids: frozenset[int],
+    pad_id: int,
+    max_new_tokens: int,
+    temperature: float,
+    seed: int = 0,
+    batch_size: int = 32,
+    on_batch: Callable[[int], None] = lambda done: None,
+) -> list[Generation]:
+    """Answers to ``prompts`` (token ids), in their order. ``temperature`` 0 is greedy.
+
+    ``keys`` name the rows for the sampling seed and must be unique to give independent samples. Rows are batched by length.
+    ``on_batch`` is called with the number of finished rows.
+    """
+    order = sorted(range(len(prompts)), key=lambda index: -len(prompts[index]))
+    results: list[Generation | None] = [None] * len(prompts)
+    was_training = model.training
+    model.eval()
+    for first in range(0, len(order), batch_size):
+        chosen = order[first : first + batch_size]
+        rows = _decode(
+            model,
+            [prompts[index] for index in chosen],
+            [row_seed(seed, keys[index]) for index in chosen],
+            stop_ids,
+            pad_id,
+            max_new_tokens,
+            temperature,
+        )
+        for index, row in zip(chosen, rows, strict=True):
+            results[index] = row
+        on_batch(min(first + batch_size, len(order)))
+    model.train(was_training)
+    return [result for result in results if result is not None]
+
+
+@torch.inference_mode()
+def _decode(
+    model: Any,
+    prompts: list[list[int]],
+    seeds: list[int],
+    stop_ids: frozenset[int],
+    pad_id: int,
+    max_new_tokens: int,
+    temperature: float,
+) -> list[Generation]:
+    backbone, head = split_model(model)
+    device = head.weight.device
+    longest = max(len(prompt) for prompt in prompts)
+    ids = torch.tensor([[pad_id] * (longest - len(p)) + p for p in prompts], device=device)  # [B, P], left-padded
+    mask = torch.tensor([[0] * (longest - len(p)) + [1] * len(p) for p in prompts], device=device)  # [B, P]
+    generators = [torch.Generator().manual_seed(value) for value in seeds]
+    answers: list[list[int]] = [[] for _ in prompts]
+    alive = list(range(len(prompts)))
+    cache = DynamicCache(config=backbone.config)
+    positions = (mask.cumsum(1) - 1).clamp(min=0)  # [B, P]
+    for _ in range(max_new_tokens):
+        output = backbone(
+            input_ids=ids, attention_mask=mask, position_ids=positions, past_key_values=cache, use_cache=True
+        )
+        logits = head(output.last_hidden_state[:, -1]).float()  # [B, V]
+        tokens = _pick(logits, temperature, [generators[row] for row in alive])
+        for row, token in zip(alive, tokens, strict=True):
+            answers[row].append(token)
+        keep = [place for place, token in enumerate(tokens) if token not in stop_ids]
+        if not keep:
+            break
+        if len(keep) < len(alive):
+            index = torch.tensor(keep, device=device)
+            cache.batch_select_indices(index)
+            mask, positions = mask[index], positions[index]
+            alive, tokens = [alive[place] for place in keep], [tokens[place] for place in keep]
+        ids = torch.tensor(tokens, device=device)[:, None]  # [B, 1]
+        mask = torch.cat([mask, torch.ones_like(ids)], dim=1)
+        positions = positions[:, -1:] + 1
+    return [Generation(answer, "stop" if answer[-1] in stop_ids else "length") for answer in answers]
+
+
+def _pick(logits: torch.Tensor, temperature: float, generators: list[torch.Generator]) -> list[int]:
+    """One token a row from logits [B, V]: the largest, or with Gumbel noise at ``temperature`` a sample of the softmax."""
+    if temperature > 0:
+        noise = torch.stack(
+            [torch.empty(logits.shape[1]).exponential_(generator=g) for g in generators]
+        )  # [B, V]; -log of an Exp(1) draw is a Gumbel draw
+        logits = logits / temperature - noise.to(logits.device).log()
+    return [int(token) for token in logits.argmax(dim=1)]

@@ -1,0 +1,179 @@
+"""Load a model folder, or an adapter folder with its base, ready to compute; save adapters so that they find their
+base again.
+
+An adapter folder is a plain PEFT folder plus ``base_model.json``: where the base is (relative to the folder for one
+made in the same run directory, so that a moved run still works), its digest, and the quantisation it was trained on.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from peft import PeftModel
+from safetensors import SafetensorError
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+
+from ftcli.core.errors import Corrupt, UsageError
+from ftcli.core.stage import Artifact
+from ftcli.models.quantize import keep_4bit_trainable, nf4_config
+
+Precision = Literal["auto", "bf16", "fp32"]
+BASE_RECORD = "base_model.json"
+_MODEL_HINT = "a model is a folder with config.json, weights and tokenizer, a .gguf file, or hf:org/name"
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+def pick_device() -> torch.device:
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def has_fast_bf16(device: torch.device) -> bool:
+    """Whether the device multiplies bfloat16 matrices in hardware."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    found = torch.cpu.get_capabilities()
+    return bool(found.get("amx_bf16") or found.get("avx512_bf16"))
+
+
+def pick_dtype(precision: Precision, device: torch.device) -> torch.dtype:
+    """``auto`` is bfloat16 where the hardware has it, else float32."""
+    if precision == "auto":
+        precision = "bf16" if has_fast_bf16(device) else "fp32"
+    return torch.bfloat16 if precision == "bf16" else torch.float32
+
+
+def is_adapter(folder: Path) -> bool:
+    return (folder / "adapter_config.json").is_file()
+
+
+def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
+    """The tokenizer of a model or adapter folder. Padding goes right; generation pads left by itself
+    (models/generate.py).
+    """
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, padding_side="right")
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{folder}: no tokenizer can be loaded: {_first_line(error)}", _MODEL_HINT) from None
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def load_tokenizer_of(artifact: Artifact) -> PreTrainedTokenizerBase:
+    """The tokenizer of a model, or of an adapter; one that was saved without its tokenizer has its base's."""
+    has_own = artifact.base is None or (artifact.path / "tokenizer_config.json").is_file()
+    return load_tokenizer(artifact.path if has_own else artifact.base.path)  # type: ignore[union-attr]
+
+
+def load_base(
+    folder: Path,
+    dtype: torch.dtype,
+    device: torch.device,
+    quantization: str | None = None,
+    double_quant: bool = True,
+) -> PreTrainedModel:
+    """A causal language model in evaluation mode; ``quantization="nf4"`` loads its linear layers in 4 bits (not the
+    head).
+
+    Raises `UsageError` when ``folder`` is no model or lacks weights, `Corrupt` when a weight file cannot be read.
+    """
+    extra: dict[str, Any] = {}
+    if quantization == "nf4":
+        extra = {"quantization_config": nf4_config(dtype, double_quant), "device_map": {"": device}}
+    elif quantization is not None:
+        raise UsageError(f"{folder}: unknown quantization {quantization!r}", "nf4 is known")
+    try:
+        model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, **extra)
+    except SafetensorError as error:
+        raise Corrupt(
+            f"{folder}: a weight file cannot be read: {_first_line(error)}", "fetch the model again"
+        ) from None
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{folder}: no causal language model: {_first_line(error)}", _MODEL_HINT) from None
+    if quantization == "nf4":
+        keep_4bit_trainable(model)
+    else:
+        model = model.to(device)
+    return model.eval()
+
+
+def read_base_record(folder: Path) -> dict[str, Any]:
+    path = folder / BASE_RECORD
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+
+
+def load_model(artifact: Artifact, dtype: torch.dtype, device: torch.device, *, trainable: bool = False) -> Any:
+    """A `PreTrainedModel`, or for an adapter a `PeftModel` on its base (4-bit again if it was trained so)."""
+    if artifact.base is None:
+        return load_base(artifact.path, dtype, device)
+    record = read_base_record(artifact.path)
+    base = load_base(artifact.base.path, dtype, device, record.get("quantization"), record.get("double_quant", True))
+    return load_adapter(base, artifact, trainable=trainable)
+
+
+def load_adapter(base: PreTrainedModel, artifact: Artifact, *, trainable: bool = False) -> PeftModel:
+    """The adapter ``artifact`` on ``base``, in float32 and named ``default``.
+
+    Raises `UsageError` when it was trained on another base than ``artifact.base`` or does not fit its layers.
+    """
+    trained_on = read_base_record(artifact.path).get("digest")
+    if artifact.base is not None and trained_on not in (None, artifact.base.digest):
+        raise UsageError(
+            f"{artifact.ref}: this adapter was trained on a model with digest {trained_on}, not on {artifact.base.ref} "
+            f"({artifact.base.digest})",
+            "give the base that it was trained on",
+        )
+    try:
+        return PeftModel.from_pretrained(base, artifact.path, is_trainable=trainable)
+    except SafetensorError as error:
+        raise Corrupt(f"{artifact.path}: the adapter cannot be read: {_first_line(error)}", "train it again") from None
+    except (RuntimeError, ValueError, OSError) as error:
+        raise UsageError(
+            f"{artifact.ref}: this adapter does not fit its base: {_first_line(error)}",
+            "give the base that it was trained on",
+        ) from None
+
+
+def save_adapter(model: PeftModel, folder: Path) -> None:
+    """Write the adapter ``default`` as a PEFT folder whose bytes depend on the weights alone.
+
+    PEFT writes target modules in the order of a set and adds a model card without content.
+    """
+    model.save_pretrained(folder, selected_adapters=["default"], save_embedding_layers=False)
+    (folder / "README.md").unlink(missing_ok=True)
+    path = folder / "adapter_config.json"
+    config = json.loads(path.read_text(encoding="utf-8"))
+    if isinstance(config["target_modules"], list):
+        config["target_modules"] = sorted(config["target_modules"])
+    path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def write_base_record(
+    folder: Path, base: Artifact, quantization: str | None = None, double_quant: bool | None = None
+) -> None:
+    """Record in an adapter folder which base it belongs to, also under PEFT's own key in adapter_config.json.
+
+    A base from the same run directory (``stages/...``) is recorded relative to ``folder``; others by what the user
+    wrote (``demo:``, ``hf:`` with its commit) or by absolute path.
+    """
+    inside = base.ref.startswith("stages/")
+    where = os.path.relpath(base.path, folder) if inside else base.ref
+    record = {"ref": where, "digest": base.digest, "quantization": quantization}
+    if quantization:
+        record["double_quant"] = double_quant
+    (folder / BASE_RECORD).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    path = folder / "adapter_config.json"
+    if path.is_file():
+        config = json.loads(path.read_text(encoding="utf-8"))
+        name, _, revision = base.ref.removeprefix("hf:").partition("@")
+        is_hub = base.ref.startswith("hf:")
+        config["base_model_name_or_path"] = name if is_hub else (where if inside else str(base.path))
+        config["revision"] = revision if is_hub else None
+        path.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")

@@ -1,0 +1,47 @@
+"""Which rows an optimizer step sees, decided before training starts: a pure function of the seed.
+
+The order is one long list of row indices, ``global_batch_size`` a step, so neither the micro-batch size nor a resume
+can change it. Every step is full: a step at the end of a pass goes on into the next pass. Inside a step, rows are
+sorted by length before they are cut into micro-batches, which saves padding and changes no gradient, since the loss is
+a mean over the whole step's labels.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+
+CPU_TOKENS = 1024
+"""Padded tokens in a micro-batch on a CPU: more of them train no faster and take more memory."""
+GPU_TOKENS = 16384
+
+
+def total_steps(rows: int, global_batch_size: int, num_train_epochs: float, max_steps: int | None) -> int:
+    """Optimizer steps: ``max_steps`` if given, else enough to see every row ``num_train_epochs`` times."""
+    return max_steps or math.ceil(num_train_epochs * rows / global_batch_size)
+
+
+def row_order(lengths: Sequence[int], global_batch_size: int, steps: int, seed: int) -> list[int]:
+    """Indices of rows for all steps: shuffled passes over the rows, longest first within a step."""
+    generator = torch.Generator().manual_seed(seed)
+    wanted = steps * global_batch_size
+    order: list[int] = []
+    while len(order) < wanted:
+        order.extend(torch.randperm(len(lengths), generator=generator).tolist())
+    return [
+        index
+        for first in range(0, wanted, global_batch_size)
+        for index in sorted(order[first : first + global_batch_size], key=lambda row: -lengths[row])
+    ]
+
+
+def derive_micro_batch(global_batch_size: int, longest: int, device: torch.device) -> int:
+    """The largest divisor of ``global_batch_size`` whose rows of ``longest`` tokens fit the device's token budget."""
+    budget = CPU_TOKENS if device.type == "cpu" else GPU_TOKENS
+    return max(
+        size
+        for size in range(1, global_batch_size + 1)
+        if global_batch_size % size == 0 and (size == 1 or size * longest <= budget)
+    )

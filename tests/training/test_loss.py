@@ -1,0 +1,105 @@
+"""The oracle is the loss that transformers' own models compute from full logits."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, Gemma2Config, Gemma2ForCausalLM
+
+from ftcli.training.loss import IGNORED, nll_sum
+
+Batch = dict[str, torch.Tensor]
+
+
+@pytest.fixture
+def model(tiny_model: Path) -> torch.nn.Module:
+    return AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float32)
+
+
+@pytest.fixture
+def batch() -> Batch:
+    """Rows of 12, 9 and 5 tokens, padded right with an id that is a label elsewhere; labels at scattered places."""
+    generator = torch.Generator().manual_seed(0)
+    ids = torch.randint(3, 300, (3, 12), generator=generator)
+    labels = torch.full_like(ids, IGNORED)
+    mask = torch.ones_like(ids)
+    for row, (length, starts) in enumerate([(12, (4, 5, 6, 11)), (9, (3, 7, 8)), (5, (4,))]):
+        ids[row, length:] = 2
+        mask[row, length:] = 0
+        labels[row, list(starts)] = ids[row, list(starts)]
+    ids[0, 11] = labels[0, 11] = 2  # the padding id is a label too: it ends a turn
+    return {"input_ids": ids, "attention_mask": mask, "labels": labels}
+
+
+def gradients(model: torch.nn.Module) -> dict[str, torch.Tensor]:
+    found = {name: weight.grad.clone() for name, weight in model.named_parameters() if weight.grad is not None}
+    model.zero_grad()
+    return found
+
+
+def compare_with_transformers(model: torch.nn.Module, batch: Batch) -> None:
+    reference = model(**batch).loss
+    reference.backward()
+    expected = gradients(model)
+    nll, labels = nll_sum(model, model.get_output_embeddings(), batch)
+    (nll / labels).backward()
+    assert int(labels) == 8
+    torch.testing.assert_close(nll / labels, reference, rtol=1e-5, atol=1e-6)
+    assert expected.keys() == {name for name, weight in model.named_parameters() if weight.grad is not None}
+    for name, gradient in gradients(model).items():
+        torch.testing.assert_close(gradient, expected[name], rtol=1e-5, atol=1e-6, msg=name)
+
+
+def test_loss_and_gradients_are_those_of_transformers(model: torch.nn.Module, batch: Batch) -> None:
+    compare_with_transformers(model, batch)
+
+
+def test_what_a_model_does_after_its_head_is_kept(batch: Batch) -> None:
+    torch.manual_seed(0)
+    config = Gemma2Config(
+        vocab_size=300,
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        head_dim=16,
+        final_logit_softcapping=0.5,
+        pad_token_id=0,
+    )
+    compare_with_transformers(Gemma2ForCausalLM(config).eval(), batch)
+
+
+def test_the_head_sees_label_positions_only(model: torch.nn.Module, batch: Batch) -> None:
+    seen: list[torch.Size] = []
+    head = model.get_output_embeddings()
+    hook = head.register_forward_hook(lambda module, args, output: seen.append(output.shape))
+    nll_sum(model, head, batch)
+    hook.remove()
+    assert seen == [(8, model.config.vocab_size)]
+
+
+def test_the_head_is_itself_again_afterwards(model: torch.nn.Module, batch: Batch) -> None:
+    head = model.get_output_embeddings()
+    nll_sum(model, head, batch)
+    with pytest.raises(IndexError):
+        nll_sum(model, head, {**batch, "input_ids": torch.full_like(batch["input_ids"], 10**6)})
+    assert model(input_ids=batch["input_ids"]).logits.shape == (3, 12, model.config.vocab_size)
+
+
+@pytest.mark.parametrize("micro", [1, 2])
+def test_micro_batches_sum_to_the_whole_batch(model: torch.nn.Module, batch: Batch, micro: int) -> None:
+    head = model.get_output_embeddings()
+    whole, labels = nll_sum(model, head, batch)
+    (whole / labels).backward()
+    expected = gradients(model)
+    total = 0.0
+    for first in range(0, 3, micro):
+        nll, _ = nll_sum(model, head, {name: values[first : first + micro] for name, values in batch.items()})
+        (nll / labels).backward()
+        total += float(nll)
+    assert total == pytest.approx(float(whole), rel=1e-5)
+    for name, gradient in gradients(model).items():
+        torch.testing.assert_close(gradient, expected[name], rtol=1e-5, atol=1e-6, msg=name)
