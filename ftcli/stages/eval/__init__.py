@@ -1,0 +1,1 @@
+"""Measure models on the same held-out rows and write a report."""
