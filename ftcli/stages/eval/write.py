@@ -1,4 +1,4 @@
-"""Write the report folder: metrics.json, samples.jsonl, report.md and report.html."""
+"""Write the report folder: metrics.json, samples.jsonl, report.md, summary.txt and report.html."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from ftcli.data.rows import Row, prompt_of, reference_of, write_jsonl
 from ftcli.stages.eval.config import EvalConfig
 from ftcli.stages.eval.outcome import Answer, Outcome
 from ftcli.stages.eval.report import render_report
+from ftcli.stages.eval.summary import summary_text
 from ftcli.stages.eval.tables import legend, markdown, short_table
 
 
@@ -25,6 +26,7 @@ def write_report(
     write_jsonl(folder / "samples.jsonl", samples)
     table = short_table(result)
     (folder / "report.md").write_text(markdown(table, legend(result)), encoding="utf-8")
+    (folder / "summary.txt").write_text(summary_text(table, legend(result), samples), encoding="utf-8")
     (folder / "report.html").write_text(render_report(result, samples), encoding="utf-8")
     ctx.events.rewind(-1)
     for step, (label, figures) in enumerate(result["models"].items()):

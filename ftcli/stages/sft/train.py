@@ -206,6 +206,7 @@ def _summarize(ctx: Context[SftConfig], model: Any, rows: Encoded, validation: E
             "rows_dropped": rows.dropped,
             "labels_lost": rows.labels_lost,
             "validation_rows": len(validation.lengths),
+            "curves": {name: ctx.events.series(name) for name in ("train/loss", "val/loss")},
             "perf/seconds": round(tally.seconds, 3),
             "perf/tokens_per_s": round(tally.tokens / tally.seconds, 1),
         }

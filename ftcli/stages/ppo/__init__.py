@@ -1,0 +1,1 @@
+"""The ppo stage: a policy improved against a reward model."""

@@ -1,0 +1,274 @@
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from ftcli.core.errors import BadData, StageFailed, UsageError
+from ftcli.core.stage import Artifact, Context, Kind
+from ftcli.data.chat import render_prompt
+from ftcli.data.rows import Row, prompt_of, read_split
+from ftcli.models.load import load_model, load_tokenizer
+from ftcli.rl.reward_model import load_reward_model
+from ftcli.rl.sequences import Exchange
+from ftcli.stages.ppo.held_out import Answer, Exam
+from ftcli.stages.ppo.stage import PPO
+from ftcli.stages.ppo.train import check_reference
+from ftcli.stages.reward.stage import REWARD
+from tests.conftest import artifact, run_stage, write_data
+from tests.stages.reward.adapters import write_adapter
+from tests.stages.reward.killing import run_until
+from tests.tiny import messages_row, preference_row, write_tiny_model
+
+FAST: dict[str, Any] = {
+    "total_episodes": 32,
+    "rollout_batch_size": 8,
+    "response_length": 10,
+    "learning_rate": 1e-3,
+    "eval_prompts": 4,
+    "precision": "fp32",
+    "value_init": "zero",
+}
+TENSORS = "adapter_model.safetensors"
+
+
+@pytest.fixture(scope="module")
+def base(tiny_model: Path) -> Artifact:
+    return artifact(Kind.MODEL, tiny_model)
+
+
+@pytest.fixture(scope="module")
+def policy(base: Artifact, tmp_path_factory: pytest.TempPathFactory) -> Artifact:
+    return write_adapter(tmp_path_factory.mktemp("policy") / "adapter", base, dropout=0.1)
+
+
+@pytest.fixture(scope="module")
+def reward(policy: Artifact, base: Artifact, tiny_pairs: Path, tmp_path_factory: pytest.TempPathFactory) -> Artifact:
+    inputs = {"model": policy, "data": artifact(Kind.DATA, tiny_pairs)}
+    found = run_stage(
+        REWARD, tmp_path_factory.mktemp("reward"), inputs, max_steps=3, learning_rate=1e-3, precision="fp32"
+    )
+    return artifact(Kind.REWARD, found.out / "reward", base=base)
+
+
+@pytest.fixture(scope="module")
+def inputs(policy: Artifact, reward: Artifact, tiny_data: Path) -> dict[str, Artifact]:
+    return {"model": policy, "reward": reward, "data": artifact(Kind.DATA, tiny_data)}
+
+
+@pytest.fixture(scope="module")
+def done(inputs: dict[str, Artifact], tmp_path_factory: pytest.TempPathFactory) -> Context[Any]:
+    return run_stage(PPO, tmp_path_factory.mktemp("ppo"), inputs, **FAST)
+
+
+def metrics(folder: Path) -> list[dict[str, Any]]:
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [{name: value for name, value in line.items() if not name.startswith("perf/")} for line in lines]
+
+
+def samples(context: Context[Any]) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (context.out / "model" / "samples.jsonl").read_text().splitlines()]
+
+
+def data(folder: Path, row: Any = messages_row, train: int = 4, validation: int = 4, test: int = 0) -> Artifact:
+    return artifact(Kind.DATA, write_data(folder, row, train, validation, test))
+
+
+def test_the_policy_moves_and_stays_an_adapter_on_the_same_base(
+    done: Context[Any], policy: Artifact, base: Artifact
+) -> None:
+    folder = done.out / "model"
+    before, after = load_file(policy.path / TENSORS), load_file(folder / TENSORS)
+    assert before.keys() == after.keys()
+    assert not any(torch.equal(before[name], after[name]) for name in before)
+    assert json.loads((folder / "base_model.json").read_text())["digest"] == base.digest
+    model = load_model(artifact(Kind.MODEL, folder, base=base), torch.float32, torch.device("cpu"))
+    assert model(input_ids=torch.arange(3, 9)[None]).logits.isfinite().all()
+
+
+def test_metrics_begin_and_end_with_the_held_out_answers(done: Context[Any]) -> None:
+    lines = metrics(done.scratch)
+    assert [line["step"] for line in lines] == [0, 1, 2, 3, 4, 4]
+    facts = done.events.summary
+    assert lines[0]["eval/score"] == facts["eval/score_before"]
+    assert lines[0]["eval/kl"] == 0.0
+    assert lines[-1]["eval/score"] == facts["eval/score_after"]
+    assert lines[-1]["eval/kl"] == facts["eval/kl"] != 0.0
+    assert facts["eval/score_change"] == pytest.approx(facts["eval/score_after"] - facts["eval/score_before"])
+    assert lines[1]["objective/kl"] == 0.0
+    assert all(line["check/first_mb_max_abs_logratio"] == 0.0 for line in lines[1:5])
+    assert lines[4]["episode"] == 32
+
+
+def test_samples_show_the_same_prompts_before_and_after(done: Context[Any], tiny_data: Path) -> None:
+    found = samples(done)
+    rows = read_split(tiny_data, "validation", "messages", limit=4)  # type: ignore[arg-type]
+    assert [one["prompt"] for one in found] == [prompt_of(row) for row in rows]
+    mean = sum(one["after"]["score"] for one in found) / 4
+    assert mean == pytest.approx(done.events.summary["eval/score_after"])
+    assert all(one["before"]["kl"] == 0.0 for one in found)
+
+
+def test_the_scores_are_those_of_the_reward_model_by_itself(
+    done: Context[Any], reward: Artifact, tiny_data: Path
+) -> None:
+    tokenizer = load_tokenizer(reward.path)
+    model = load_reward_model(reward, torch.float32, torch.device("cpu"), int(tokenizer.pad_token_id))
+    rows = read_split(tiny_data, "validation", "messages", limit=4)  # type: ignore[arg-type]
+    before = json.loads((done.scratch / "before.json").read_text())
+    for row, answer in zip(rows, before, strict=True):
+        exchange = Exchange(render_prompt(tokenizer, prompt_of(row)), answer["response"])
+        assert model.score_exchanges([exchange])[0] == pytest.approx(answer["score"], abs=1e-5)
+
+
+def test_run_twice_gives_equal_metrics(done: Context[Any], inputs: dict[str, Artifact], tmp_path: Path) -> None:
+    again = run_stage(PPO, tmp_path, inputs, **FAST)
+    assert metrics(again.scratch) == metrics(done.scratch)
+
+
+@pytest.mark.parametrize("killed_at", [0, 1, 3], ids=["before the first rollout", "in the first", "half-way"])
+def test_killed_and_run_again_equals_uninterrupted(
+    done: Context[Any], inputs: dict[str, Artifact], tmp_path: Path, killed_at: int
+) -> None:
+    run_until(PPO, tmp_path, inputs, killed_at, **FAST)
+    again = run_stage(PPO, tmp_path, inputs, **FAST)
+    assert metrics(again.scratch) == metrics(done.scratch)
+    for name in (TENSORS, "samples.jsonl"):
+        assert (again.out / "model" / name).read_bytes() == (done.out / "model" / name).read_bytes()
+    assert again.events.summary["tokens"] == done.events.summary["tokens"]
+
+
+@pytest.mark.parametrize("value_init", ["reward", "head_only"])
+def test_every_kind_of_critic_trains(inputs: dict[str, Artifact], tmp_path: Path, value_init: str) -> None:
+    found = run_stage(PPO, tmp_path, inputs, **(FAST | {"value_init": value_init, "total_episodes": 16}))
+    lines = metrics(found.scratch)
+    assert lines[1]["val/grad_norm"] > 0
+    if value_init == "reward":  # in units of the normalised reward, and so near 0 on average
+        assert abs(lines[1]["val/mean"]) < 5
+    else:
+        assert lines[1]["val/mean"] == 0.0
+
+
+def test_a_critic_from_the_reward_model_speaks_in_normalised_units(inputs: dict[str, Artifact], tmp_path: Path) -> None:
+    settings = FAST | {"value_init": "reward", "total_episodes": 8}
+    plain = run_stage(PPO, tmp_path / "a", inputs, **settings, reward_normalization="none")
+    scaled = run_stage(PPO, tmp_path / "b", inputs, **settings, reward_normalization="policy")
+    scores = torch.tensor([one["score"] for one in json.loads((scaled.scratch / "before.json").read_text())])
+    raw, normal = (metrics(one.scratch)[1]["val/mean"] for one in (plain, scaled))
+    assert normal == pytest.approx(float((raw - scores.mean()) / scores.std()), rel=1e-3)
+
+
+def test_a_whole_model_gets_a_new_adapter_and_is_its_own_base(
+    base: Artifact, tiny_pairs: Path, tiny_data: Path, tmp_path: Path
+) -> None:
+    pairs = artifact(Kind.DATA, tiny_pairs)
+    trained = run_stage(REWARD, tmp_path / "reward", {"model": base, "data": pairs}, max_steps=2, precision="fp32")
+    reward = artifact(Kind.REWARD, trained.out / "reward", base=base)
+    given = {"model": base, "reward": reward, "data": artifact(Kind.DATA, tiny_data)}
+    found = run_stage(PPO, tmp_path / "ppo", given, **(FAST | {"total_episodes": 16, "lora_r": 3}))
+    assert metrics(found.scratch)[1]["objective/kl"] == 0.0
+    tensors = load_file(found.out / "model" / TENSORS)
+    assert all(tensor.shape[0] == 3 for name, tensor in tensors.items() if "lora_A" in name)
+    assert json.loads((found.out / "model" / "base_model.json").read_text())["digest"] == base.digest
+
+
+def test_a_policy_on_a_4_bit_base_keeps_it(base: Artifact, tiny_pairs: Path, tiny_data: Path, tmp_path: Path) -> None:
+    policy = write_adapter(tmp_path / "adapter", base)
+    record = json.loads((policy.path / "base_model.json").read_text())
+    (policy.path / "base_model.json").write_text(json.dumps(record | {"quantization": "nf4", "double_quant": True}))
+    pairs = artifact(Kind.DATA, tiny_pairs)
+    trained = run_stage(REWARD, tmp_path / "reward", {"model": policy, "data": pairs}, max_steps=2)
+    reward = artifact(Kind.REWARD, trained.out / "reward", base=base)
+    given = {"model": policy, "reward": reward, "data": artifact(Kind.DATA, tiny_data)}
+    found = run_stage(PPO, tmp_path / "ppo", given, **(FAST | {"total_episodes": 8}))
+    assert metrics(found.scratch)[1]["objective/kl"] == 0.0
+    for folder in (reward.path, found.out / "model"):
+        assert json.loads((folder / "base_model.json").read_text())["quantization"] == "nf4"
+
+
+def test_prompts_of_preference_rows_count_once(inputs: dict[str, Artifact], tmp_path: Path) -> None:
+    def same_prompt(index: int) -> Row:
+        row = dict(preference_row(index // 2))
+        return row | {"id": f"pair-{index}"}
+
+    given = inputs | {"data": data(tmp_path / "data", same_prompt, train=8, validation=6)}
+    found = run_stage(PPO, tmp_path / "run", given, **(FAST | {"total_episodes": 8}))
+    assert found.events.summary["eval/prompts"] == 3
+
+
+def test_without_total_episodes_it_passes_over_the_prompts_once(inputs: dict[str, Artifact], tmp_path: Path) -> None:
+    found = run_stage(PPO, tmp_path, inputs, **(FAST | {"total_episodes": None, "rollout_batch_size": 12}))
+    assert [line["step"] for line in metrics(found.scratch)] == [0, 1, 2, 2]  # 24 train prompts
+
+
+def test_a_reward_model_on_another_base_is_refused(inputs: dict[str, Artifact], tmp_path: Path) -> None:
+    other = artifact(Kind.MODEL, write_tiny_model(tmp_path / "other", seed=1))
+    with pytest.raises(UsageError, match="this reward model's base is") as caught:
+        run_stage(PPO, tmp_path / "run", inputs | {"reward": replace(inputs["reward"], base=other)}, **FAST)
+    assert "ftcli reward" in caught.value.hint
+
+
+def test_a_reward_model_trained_on_a_quantised_base_is_refused(inputs: dict[str, Artifact], tmp_path: Path) -> None:
+    folder = tmp_path / "reward"
+    shutil.copytree(inputs["reward"].path, folder)
+    record = json.loads((folder / "base_model.json").read_text())
+    (folder / "base_model.json").write_text(json.dumps(record | {"quantization": "nf4"}))
+    with pytest.raises(UsageError, match="quantization nf4"):
+        run_stage(PPO, tmp_path / "run", inputs | {"reward": replace(inputs["reward"], path=folder)}, **FAST)
+
+
+@pytest.mark.parametrize("lost", ["adapter_config.json", "head.safetensors", "reward_stats.json"])
+def test_a_folder_that_is_no_reward_model_is_refused(inputs: dict[str, Artifact], tmp_path: Path, lost: str) -> None:
+    folder = tmp_path / "reward"
+    shutil.copytree(inputs["reward"].path, folder)
+    (folder / lost).unlink()
+    with pytest.raises(UsageError, match="no reward model"):
+        run_stage(PPO, tmp_path / "run", inputs | {"reward": replace(inputs["reward"], path=folder)}, **FAST)
+
+
+def test_a_reward_model_that_scores_all_alike_is_refused(inputs: dict[str, Artifact], tmp_path: Path) -> None:
+    folder = tmp_path / "reward"
+    shutil.copytree(inputs["reward"].path, folder)
+    head = load_file(folder / "head.safetensors")
+    save_file({name: torch.zeros_like(tensor) for name, tensor in head.items()}, folder / "head.safetensors")
+    with pytest.raises(UsageError, match="gives every answer the score 0"):
+        run_stage(PPO, tmp_path / "run", inputs | {"reward": replace(inputs["reward"], path=folder)}, **FAST)
+
+
+def test_a_reference_that_is_not_the_starting_policy_is_refused() -> None:
+    check_reference(Exam([Answer([3], True, 0.5, 0.0)]))
+    with pytest.raises(StageFailed, match="reference is not the starting policy"):
+        check_reference(Exam([Answer([3], True, 0.5, 0.0), Answer([3], True, 0.5, -1e-7)]))
+
+
+def test_rows_without_prompts_are_refused(inputs: dict[str, Artifact], tmp_path: Path) -> None:
+    text = data(tmp_path / "data", lambda index: {"id": str(index), "text": "the cat", "meta": {}})
+    with pytest.raises(BadData, match="a text row"):
+        run_stage(PPO, tmp_path / "run", inputs | {"data": text}, **FAST)
+
+
+@pytest.mark.parametrize(
+    ("counts", "message"),
+    [
+        ({"train": 0}, "no train rows"),
+        ({"validation": 0}, "no validation rows and no test rows"),
+        ({"validation": 1}, "one held-out prompt in validation, at least 2 needed"),
+    ],
+)
+def test_too_few_rows_are_refused(
+    inputs: dict[str, Artifact], tmp_path: Path, counts: dict[str, int], message: str
+) -> None:
+    with pytest.raises(BadData, match=message):
+        run_stage(PPO, tmp_path / "run", inputs | {"data": data(tmp_path / "data", **counts)}, **FAST)
+
+
+def test_when_all_prompts_are_too_long_the_limit_is_named(inputs: dict[str, Artifact], tmp_path: Path) -> None:
+    with pytest.raises(BadData, match="each of the 24 train prompts has more than 5 tokens") as caught:
+        run_stage(PPO, tmp_path, inputs, **(FAST | {"max_prompt_length": 5}))
+    assert "max_prompt_length" in caught.value.hint
