@@ -36,8 +36,10 @@ class LazyGroup(typer.core.TyperGroup):
         if cmd_name in PIPELINE:
             module, _, name = PIPELINE[cmd_name][0].partition(":")
             function = getattr(importlib.import_module(module), name)
+            from ftcli.cli.flags import Command
+
             app = typer.Typer(add_completion=False, rich_markup_mode=None)
-            app.command(cmd_name, help=function.__doc__)(function)
+            app.command(cmd_name, cls=Command, help=function.__doc__)(function)
             return typer.main.get_command(app)
         return None
 
@@ -77,18 +79,33 @@ def root(
 
 def main() -> None:
     """Entry point. A user's mistake is one message and an exit code; anything else keeps its traceback."""
-    from ftcli.core.errors import INTERRUPTED, FtcliError
+    from ftcli.core.errors import DISK_ERRORS, INTERRUPTED, DiskError, FtcliError
 
     try:
-        app()
+        try:
+            app()
+        finally:
+            sys.stdout.flush()
+    except SystemExit as end:  # Typer makes this of an interrupt, and of everything it ends itself
+        if end.code == INTERRUPTED:
+            print("interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
+        raise
     except FtcliError as error:
         print(f"error: {error.message}", file=sys.stderr)
         if error.hint:
             print(f"hint: {error.hint}", file=sys.stderr)
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        print("interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
-        sys.exit(INTERRUPTED)
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_stdout()
         sys.exit(1)
+    except OSError as error:
+        if error.errno not in DISK_ERRORS:
+            raise
+        _drop_stdout()
+        print(f"error: the result could not be written: {error}", file=sys.stderr)
+        sys.exit(DiskError.exit_code)
+
+
+def _drop_stdout() -> None:
+    """Keep Python from trying, and failing, once more to write what is left in stdout's buffer."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

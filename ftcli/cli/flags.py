@@ -1,7 +1,7 @@
 """From a stage's config model to its command: every field and every input becomes an option.
 
-Values are read as a recipe reads them (`ftcli.pipeline.yaml_lines.scalar`) and validated by the same model, so a flag and a YAML value
-mean the same and fail the same.
+Values are read as a recipe reads them (`ftcli.pipeline.yaml_lines.value_for`) and validated by the same model, so a flag and a
+YAML value mean the same and fail the same.
 """
 
 from __future__ import annotations
@@ -9,23 +9,65 @@ from __future__ import annotations
 import inspect
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import typer
+import typer.core
 
 from ftcli.cli.output import launcher, print_result
-from ftcli.core.config import StageConfig, parse
+from ftcli.core.config import StageConfig, nearest, parse
 from ftcli.core.console import Console
 from ftcli.core.errors import UsageError
 from ftcli.core.rundir import Published, RunDir
 from ftcli.core.stage import Artifact, Input, Stage
 from ftcli.launch.spec import load_stage
-from ftcli.pipeline.references import ID_PATTERN, StageOutput, default_label, external
+from ftcli.pipeline.references import (
+    ID_PATTERN,
+    LABEL_PATTERN,
+    StageOutput,
+    default_label,
+    external,
+    repeated_label,
+)
 from ftcli.pipeline.resolve import from_outside, from_published
 from ftcli.pipeline.runner import Task, execute
-from ftcli.pipeline.yaml_lines import scalar
+from ftcli.pipeline.yaml_lines import value_for
+
+
+class Command(typer.core.TyperCommand):
+    """A command that names all its unknown options at once, each with the nearest known one."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        known = {
+            name: not getattr(parameter, "is_flag", True)
+            for parameter in self.get_params(ctx)
+            for name in [*parameter.opts, *parameter.secondary_opts]
+        }
+        unknown = _unknown_options(known, args)
+        if unknown:
+            words = {name[2:].replace("-", "_"): name for name in known if name.startswith("--")}
+            hints = [nearest(name[2:].replace("-", "_"), words).replace("_", "-") for name in unknown]
+            raise UsageError(
+                "\n".join(f"{self.name}: no such option {name}" for name in unknown),
+                "; ".join(hint.replace("did you mean ", "did you mean --") for hint in hints if hint)
+                or f"ftcli {self.name} --help lists them",
+            )
+        return super().parse_args(ctx, args)
+
+
+def _unknown_options(known: Mapping[str, bool], args: Sequence[str]) -> list[str]:
+    """Long options in ``args`` that are not in ``known``, which tells of each whether a value follows it."""
+    unknown = []
+    left = list(args)
+    while left and (arg := left.pop(0)) != "--":
+        name, equals, _ = arg.partition("=")
+        if name.startswith("--") and name not in known:
+            unknown.append(name)
+        elif known.get(name) and not equals and left:
+            left.pop(0)
+    return list(dict.fromkeys(unknown))
 
 
 def stage_command(name: str, target: str, text: str) -> Any:
@@ -43,7 +85,7 @@ def stage_command(name: str, target: str, text: str) -> Any:
         part for part in (text, doc, f"Example:\n\n  {stage.example}" if stage.example else "") if part
     )
     app = typer.Typer(add_completion=False, rich_markup_mode=None)
-    app.command(name, help=help_text)(command)
+    app.command(name, cls=Command, help=help_text)(command)
     return typer.main.get_command(app)
 
 
@@ -130,14 +172,15 @@ def run_stage(target: str, stage: Stage[Any], values: Mapping[str, Any]) -> None
         task = Task(id, target, stage, config, {name: items for name, items in inputs.items() if items})
         launch = launcher(in_process=values["in_process_"])
         published = execute(task, run, launch, console.sink, console.say, force=values["force_"], wait=values["wait_"])
-        run.write_index(run.index().get("name", run.root.name), [item for item in run.ids()])
+        run.write_index(run.index().get("name", run.root.name), run.ids())
     print_result(published, as_json=values["json_"])
 
 
 def _config(stage: Stage[Any], values: Mapping[str, Any]) -> StageConfig:
     given = {name: values[name] for name in stage.config.model_fields if values[name] is not None}
     parsed = {name: _value(stage.config.model_fields[name].annotation, value) for name, value in given.items()}
-    config, problems = parse(stage.config, parsed)
+    model: type[StageConfig] = stage.config
+    config, problems = parse(model, parsed)
     if config is None:
         lines = [
             f"--{item.message.replace('_', '-', item.key.count('_'))}" if item.key else item.message
@@ -148,12 +191,13 @@ def _config(stage: Stage[Any], values: Mapping[str, Any]) -> StageConfig:
 
 
 def _value(annotation: Any, given: Any) -> Any:
-    """What was typed as a value: text fields keep their text, everything else is read as in a recipe."""
+    """What was typed as a value; an option that was repeated gives one list."""
     if isinstance(given, bool):
         return given
     if isinstance(given, list):
-        return [scalar(part) for item in given for part in item.split(",")]
-    return given if annotation is str else scalar(given)
+        parts = [value_for(annotation, item) for item in given]
+        return None if parts == [None] else [value for part in parts for value in part or []]
+    return value_for(annotation, given)
 
 
 def _artifacts(
@@ -169,9 +213,11 @@ def _artifacts(
     found = []
     for text in texts:
         label, equals, ref = text.partition("=")
-        if not (spec.many and equals):
+        if not (spec.many and equals and LABEL_PATTERN.match(label)):
             label, ref = default_label(text), text
         found.append(_artifact(run, name, spec, label, ref))
+    if spec.many and (twice := repeated_label([item.label for item in found])):
+        raise UsageError(f"--{name}: {twice}", f"name them: --{name} LABEL=REF")
     return tuple(found)
 
 

@@ -135,7 +135,7 @@ def verify(run: ExistingRun = Path("runs/default"), as_json: AsJson = False) -> 
       ftcli verify --run runs/quickstart
     """
     directory = _existing(run)
-    count = len(directory.all_published())
+    count = len(directory.folders())
     found = lineage_of.verify(directory)
     if as_json:
         print(json.dumps(found, indent=2))

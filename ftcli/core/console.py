@@ -30,19 +30,24 @@ def shown_text(shown: Mapping[str, float | int | str | None]) -> str:
     for name, value in shown.items():
         if value is None:
             continue
-        text = f"{value:.4g}" if isinstance(value, float) else str(value)
+        text = _figure(value) if isinstance(value, float) else str(value)
         parts.append(f"{text} {UNITS[name]}" if name in UNITS else f"{name} {text}")
     return "  ".join(parts)
+
+
+def _figure(value: float) -> str:
+    """Four digits, but never ``1.235e+04``."""
+    return f"{value:.0f}" if 1e4 <= abs(value) < 1e12 else f"{value:.4g}"
 
 
 class Console:
     """Prints decisions, notes and progress. Use as a context manager, so that a live bar is always taken down."""
 
     def __init__(self, stream: TextIO | None = None) -> None:
-        self._rich = RichConsole(file=stream or sys.stderr, highlight=False, soft_wrap=True)
+        self._rich = RichConsole(file=stream or sys.stderr, highlight=False, soft_wrap=True, emoji=False)
         self._progress: Progress | None = None
         self._tasks: dict[str, TaskID] = {}
-        self._started: dict[str, float] = {}
+        self._started: dict[str, tuple[float, int]] = {}
         self._printed: dict[str, float] = {}
 
     def __enter__(self) -> Console:
@@ -81,12 +86,13 @@ class Console:
 
     def _plain(self, task: str, done: int, total: int, text: str) -> None:
         clock = time.monotonic()
-        started = self._started.setdefault(task, clock)
-        if done < total and clock - self._printed.get(task, 0.0) < PLAIN_EVERY_S:
+        started, first = self._started.setdefault(task, (clock, done))  # a resumed task does not begin at 0
+        if done < total and task in self._printed and clock - self._printed[task] < PLAIN_EVERY_S:
             return
         self._printed[task] = clock
-        left = (clock - started) / done * (total - done) if done else 0.0
-        remaining = f"  {left:.0f} s left" if 0 < done < total else ""
+        remaining = ""
+        if first < done < total:
+            remaining = f"  {(clock - started) / (done - first) * (total - done):.0f} s left"
         self._rich.print(f"  {task} {done}/{total}  {text}{remaining}".rstrip(), markup=False)
 
     def _clear(self) -> None:

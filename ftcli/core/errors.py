@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
 
 class FtcliError(Exception):
     """A mistake or condition that the user can act on; printed as one message, never as a traceback.
@@ -71,3 +76,18 @@ BY_EXIT_CODE: dict[int, type[FtcliError]] = {
 """Lets the controller raise again what a worker reported by its exit code."""
 
 INTERRUPTED = 130
+
+DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EFBIG}
+
+
+@contextmanager
+def disk_errors(root: Path) -> Iterator[None]:
+    """Turn "no space left" and its kin into one error with the exit code for disks."""
+    try:
+        yield
+    except PermissionError as error:
+        raise DiskError(f"{root}: {error}", "name a run directory that you can write with --run") from None
+    except OSError as error:
+        if error.errno not in DISK_ERRORS:
+            raise
+        raise DiskError(f"{root}: {error}", "free some space, or name another disk with --run") from None

@@ -8,6 +8,7 @@ belong to ``perf``.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -40,13 +41,22 @@ class Events:
         if not self.path.exists():
             return
         kept = []
+        temporary = self.path.with_suffix(".tmp")
         for line in self.path.read_text(encoding="utf-8").splitlines():
             try:
                 if json.loads(line)["step"] <= step:
                     kept.append(line + "\n")
-            except (json.JSONDecodeError, KeyError):
+            except (json.JSONDecodeError, KeyError, TypeError):
                 break
-        self.path.write_text("".join(kept), encoding="utf-8")
+        temporary.write_text("".join(kept), encoding="utf-8")
+        os.replace(temporary, self.path)  # a crash here must not lose the lines that are kept
+
+    def series(self, name: str) -> list[tuple[int, float]]:
+        """``(step, value)`` of one metric, from metrics.jsonl."""
+        if not self.path.exists():
+            return []
+        records = [json.loads(line) for line in self.path.read_text(encoding="utf-8").splitlines()]
+        return [(record["step"], record[name]) for record in records if record.get(name) is not None]
 
     def progress(self, task: str, done: int, total: int, **shown: float | int | str | None) -> None:
         """Say how far ``task`` is; ``shown`` goes beside the bar, e.g. ``loss=1.2, tokens_per_s=310``."""

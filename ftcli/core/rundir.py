@@ -3,7 +3,7 @@
     <run>/run.json                    index for people, rebuilt from the stage.json files
     <run>/stages/<id>/<fp12>/         published: declared outputs, metrics.jsonl, log.txt, sealed by stage.json
     <run>/stages/<id>/latest          link to the newest
-    <run>/.work/<id>-<fp12>/          out/ being written, scratch/ with checkpoints; dropped after publishing
+    <run>/.work/<id>-<fp12>/          out/ being written, scratch/ with checkpoints; dropped once that is published
     <run>/.work/<id>.lock             held with flock, so the kernel drops it when its holder dies
 
 A reader sees a whole published output or none: the folder appears by one rename, after everything in it is on disk.
@@ -12,22 +12,25 @@ A reader sees a whole published output or none: the folder appears by one rename
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import json
 import os
+import re
 import shutil
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from ftcli.core.artifacts import digest_records, file_records, fsync_path, fsync_tree, write_json
-from ftcli.core.errors import Busy, Corrupt, UsageError
+from ftcli.core.artifacts import digest_records, file_records, fsync_path, fsync_tree, put_in_place, write_json
+from ftcli.core.errors import Busy, Corrupt, UsageError, disk_errors
 
 SCHEMA = 1
 MANIFEST = "stage.json"
+FP12 = re.compile(r"[0-9a-f]{12}")
 
 
 def now() -> str:
@@ -49,7 +52,8 @@ class Published:
         return self.path / name
 
     def damage(self, *, rehash: bool = False) -> list[str]:
-        """What is not as recorded: ``missing``, ``size`` or (with ``rehash``) ``content``, and files that were added."""
+        """What is not as recorded: files that are missing or of another size, and with ``rehash`` also files with other
+        content, files that were added, and a stage.json that was edited."""
         recorded: dict[str, Any] = self.manifest["files"]
         found = []
         for name, record in recorded.items():
@@ -58,13 +62,16 @@ class Published:
                 found.append(f"{name}: missing")
             elif path.stat().st_size != record["size"]:
                 found.append(f"{name}: {path.stat().st_size} bytes, recorded {record['size']}")
-        if rehash and not found:
-            actual = file_records(self.path)
-            found = [
-                f"{name}: content changed" for name in recorded if actual[name]["sha256"] != recorded[name]["sha256"]
-            ]
-            found += [f"{name}: not recorded" for name in actual if name not in recorded and name != MANIFEST]
-        return found
+        return found + (self._changed(recorded) if rehash else [])
+
+    def _changed(self, recorded: dict[str, Any]) -> list[str]:
+        found = []
+        for name, record in file_records(self.path).items():
+            if name not in recorded and name != MANIFEST:
+                found.append(f"{name}: not recorded")
+            elif name in recorded and record["size"] == recorded[name]["size"] and record != recorded[name]:
+                found.append(f"{name}: content changed")
+        return found if self.manifest.get("seal") == _seal(self.manifest) else [*found, f"{MANIFEST}: content changed"]
 
 
 @dataclass(frozen=True)
@@ -87,8 +94,9 @@ class RunDir:
 
     def __init__(self, root: Path) -> None:
         self.root = root.absolute()
-        if self.root.exists() and not self.root.is_dir():
-            raise UsageError(f"{root}: a run directory is needed, this is a file", "name another folder with --run")
+        existing = next(path for path in (self.root, *self.root.parents) if path.exists())
+        if not existing.is_dir():
+            raise UsageError(f"{root}: a run directory is needed, {existing} is a file", "name another with --run")
         self._stages = self.root / "stages"
         self._work = self.root / ".work"
 
@@ -105,20 +113,24 @@ class RunDir:
             raise Corrupt(
                 f"{path / MANIFEST}: no valid JSON ({error})", f"move {path} away; the stage then runs again"
             ) from None
-        if manifest.get("schema") != SCHEMA:
+        schema = manifest.get("schema") if isinstance(manifest, dict) else None
+        if schema != SCHEMA:
             raise Corrupt(
-                f"{path / MANIFEST}: schema {manifest.get('schema')}, this ftcli reads {SCHEMA}",
-                "use the ftcli version that wrote it",
+                f"{path / MANIFEST}: schema {schema}, this ftcli reads {SCHEMA}", "use the ftcli version that wrote it"
             )
         return Published(path, manifest)
 
     def latest(self, id: str) -> Published | None:
+        """The output that ``latest`` points to; where a copy of the run lost that link, the one that ended last."""
         link = self._stages / id / "latest"
-        return self.published(id, os.readlink(link)) if link.is_symlink() else None
+        if link.is_symlink() and (item := self.published(id, Path(os.readlink(link)).name)):
+            return item
+        found = [item for path in self._folders(id) if (item := self.published(id, path.name))]
+        return max(found, key=lambda item: str(item.manifest["ended"]), default=None)
 
     def ids(self) -> list[str]:
         """Ids with a published output: in the order of run.json, then others by name."""
-        found = {path.name for path in self._stages.iterdir()} if self._stages.is_dir() else set()
+        found = {path.name for path in self._stages.iterdir() if path.is_dir()} if self._stages.is_dir() else set()
         order = [id for id in self.index().get("order", []) if id in found]
         return order + sorted(found - set(order))
 
@@ -127,43 +139,50 @@ class RunDir:
 
     def all_published(self) -> list[Published]:
         """Every published output, also those that a newer one replaced."""
-        found = []
-        for id in self.ids():
-            for path in sorted((self._stages / id).iterdir()):
-                if not path.is_symlink() and (item := self.published(id, path.name)):
-                    found.append(item)
-        return found
+        return [item for path in self.folders() if (item := self.published(path.parent.name, path.name))]
+
+    def folders(self) -> list[Path]:
+        """The folder of every published output, whether or not its stage.json can be read."""
+        return [path for id in self.ids() for path in self._folders(id)]
+
+    def _folders(self, id: str) -> list[Path]:
+        parent = self._stages / id
+        return sorted(path for path in parent.iterdir() if FP12.fullmatch(path.name)) if parent.is_dir() else []
 
     def index(self) -> dict[str, Any]:
         """run.json, or an empty index when it is lost or torn: it holds nothing that cannot be rebuilt."""
         try:
             loaded = json.loads((self.root / "run.json").read_text(encoding="utf-8"))
-        except (FileNotFoundError, json.JSONDecodeError):
+        except (FileNotFoundError, json.JSONDecodeError, UnicodeDecodeError):
             return {}
-        return loaded if isinstance(loaded, dict) else {}
+        return loaded if isinstance(loaded, dict) and isinstance(loaded.get("order"), list) else {}
 
     def pending(self) -> dict[str, Path]:
         """Work that began and was not published: ``{id-fp12: folder}``."""
-        found = sorted(self._work.glob("*-*/")) if self._work.is_dir() else []
-        return {path.name: path for path in found if path.is_dir()}
+        found = sorted(self._work.iterdir()) if self._work.is_dir() else []
+        return {path.name: path for path in found if path.is_dir() and not path.name.startswith(".")}
 
     # ---- writing
 
     @contextmanager
-    def lock(self, id: str, *, wait: bool = False) -> Iterator[None]:
-        """Hold stage ``id`` of this run. Raises `Busy` naming the holder, unless ``wait``."""
+    def lock(self, id: str, *, waiting: Callable[[str], None] | None = None) -> Iterator[None]:
+        """Hold stage ``id`` of this run. If another process has it, raise `Busy` naming the holder; with ``waiting``, tell
+        it the holder and wait."""
         self._work.mkdir(parents=True, exist_ok=True)
         path = self._work / f"{id}.lock"
         with path.open("a+", encoding="utf-8") as file:
             try:
-                fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 file.seek(0)
                 holder = file.read().strip() or "another process"
-                raise Busy(
-                    f"{self.root}: stage {id} is being worked on by {holder}",
-                    "wait for it: the same command with --wait",
-                ) from None
+                if waiting is None:
+                    raise Busy(
+                        f"{self.root}: stage {id} is being worked on by {holder}",
+                        "wait for it: the same command with --wait",
+                    ) from None
+                waiting(holder)
+                fcntl.flock(file, fcntl.LOCK_EX)
             file.truncate(0)
             file.write(f"process {os.getpid()} on {socket.gethostname()} since {now()}")
             file.flush()
@@ -178,19 +197,13 @@ class RunDir:
         work.scratch.mkdir(exist_ok=True)
         return work
 
-    def set_aside(self, item: Published) -> None:
-        """Take a damaged or superseded output out of the way of a new one with the same fingerprint."""
-        trash = self._work / f"old-{item.id}-{item.path.name}-{os.getpid()}"
-        self._work.mkdir(parents=True, exist_ok=True)
-        os.rename(item.path, trash)
-        shutil.rmtree(trash)
-
     def publish(
         self, work: Work, id: str, fp12: str, outputs: Mapping[str, str], manifest: Mapping[str, Any]
     ) -> Published:
         """Seal ``work.out`` and put it in place; ``outputs`` maps each declared output to its kind.
 
-        Order matters: everything is on disk before stage.json says so, and stage.json is on disk before the rename.
+        Order matters: everything is on disk before stage.json says so, and stage.json is on disk before the rename. A
+        damaged or superseded output of the same fingerprint changes places with the new one, and is dropped with the work.
         """
         fsync_tree(work.out)
         files = file_records(work.out)
@@ -201,38 +214,65 @@ class RunDir:
             "outputs": {name: _output_record(name, kind, files) for name, kind in outputs.items()},
             "files": files,
         }
+        sealed["seal"] = _seal(sealed)
         write_json(work.out / MANIFEST, sealed)
         target = self._stages / id / fp12
         target.parent.mkdir(parents=True, exist_ok=True)
-        os.rename(work.out, target)
-        fsync_path(target.parent)
+        put_in_place(work.out, target)
+        for folder in (target.parent, self._stages, self.root):
+            fsync_path(folder)
         item = Published(target, sealed)
         self.settle(item)
         return item
 
+    def is_settled(self, item: Published) -> bool:
+        """Whether `settle` has nothing to do."""
+        link = item.path.parent / "latest"
+        points_here = link.is_symlink() and os.readlink(link) == item.path.name
+        return points_here and not self._leftovers(item) and not (self._work / f"{item.id}-{item.path.name}").exists()
+
+    def _leftovers(self, item: Published) -> list[Path]:
+        return [*item.path.parent.glob(".latest.*"), *self._work.glob(f".dropped-{item.id}-{'?' * 12}-*")]
+
     def settle(self, item: Published) -> None:
-        """Make ``item`` the latest of its stage and drop what is left of work on that stage.
+        """Make ``item`` the latest of its stage and drop the work that led to it; work on other settings stays.
 
         Also run on a cache hit, since a crash may have come between the rename and this.
         """
         link = item.path.parent / "latest"
+        if link.is_dir() and not link.is_symlink():  # a copy that followed links made a folder of it
+            shutil.rmtree(link)
         if not link.is_symlink() or os.readlink(link) != item.path.name:
             temporary = link.with_name(f".latest.{os.getpid()}")
             temporary.unlink(missing_ok=True)
             temporary.symlink_to(item.path.name)
             os.replace(temporary, link)
             fsync_path(link.parent)
-        for left in [*self._work.glob(f"{item.id}-????????????"), *self._work.glob(f"old-{item.id}-????????????-*")]:
-            shutil.rmtree(left)
+        work = self._work / f"{item.id}-{item.path.name}"
+        if work.exists():  # renamed first: half a checkpoint must never be found by a later start
+            os.rename(work, self._work / f".dropped-{work.name}-{os.getpid()}")
+        for left in self._leftovers(item):
+            left.unlink() if left.is_symlink() else shutil.rmtree(left)
 
     def write_index(self, name: str, order: list[str]) -> None:
         """Record the run's name and the order of its stages."""
-        index = self.index()
-        merged = [*order, *(id for id in index.get("order", []) if id not in order)]
-        fresh = {"schema": SCHEMA, "name": name, "created": index.get("created", now()), "order": merged}
-        if fresh != index:
-            self.root.mkdir(parents=True, exist_ok=True)
-            write_json(self.root / "run.json", fresh)
+        if _merged(self.index(), name, order) == self.index():
+            return
+        with disk_errors(self.root), self.lock(".index", waiting=lambda holder: None):
+            for left in self.root.glob(".run.json.*.tmp"):
+                left.unlink()
+            write_json(self.root / "run.json", _merged(self.index(), name, order))
+
+
+def _merged(index: Mapping[str, Any], name: str, order: list[str]) -> dict[str, Any]:
+    known = [id for id in index.get("order", []) if id not in order]
+    return {"schema": SCHEMA, "name": name, "created": index.get("created") or now(), "order": [*order, *known]}
+
+
+def _seal(manifest: Mapping[str, Any]) -> str:
+    """A digest over the rest of stage.json, so that an edit of it is found."""
+    rest = {key: value for key, value in manifest.items() if key != "seal"}
+    return "sha256:" + hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
 
 
 def _output_record(name: str, kind: str, files: Mapping[str, Any]) -> dict[str, Any]:

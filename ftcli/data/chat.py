@@ -12,6 +12,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from jinja2 import TemplateError
+
 from ftcli.core.errors import BadData
 from ftcli.data.rows import Message
 
@@ -33,7 +35,12 @@ def _text(tokenizer: PreTrainedTokenizerBase, messages: list[Message], *, answer
             "the model has no chat template, so messages cannot be rendered",
             "use an instruction-tuned model, or put a chat_template.jinja into the model folder",
         )
-    return str(tokenizer.apply_chat_template(messages, add_generation_prompt=answer_next, tokenize=False))
+    try:
+        return str(tokenizer.apply_chat_template(messages, add_generation_prompt=answer_next, tokenize=False))
+    except TemplateError as error:
+        raise BadData(
+            f"the model's chat template refuses the messages: {error}", "drop such rows, or use another model"
+        ) from None
 
 
 def _encode(

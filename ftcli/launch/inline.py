@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+from contextlib import redirect_stdout
+
 from ftcli.core.events import Sink
 from ftcli.launch.spec import Job, Result
 from ftcli.launch.worker import run_job
@@ -9,4 +12,5 @@ from ftcli.launch.worker import run_job
 
 def run_inline(job: Job, sink: Sink) -> Result:
     job.write()
-    return run_job(job, sink)
+    with redirect_stdout(sys.stderr):  # what a stage prints is no result of the command
+        return run_job(job, sink)

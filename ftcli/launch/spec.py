@@ -29,6 +29,8 @@ class Job:
         return load_stage(self.target)
 
     def write(self) -> Path:
+        """Write the job file to scratch, and remove the result of an earlier try."""
+        (self.scratch / RESULT).unlink(missing_ok=True)
         path = self.scratch / "job.json"
         value = {
             "target": self.target,
@@ -65,7 +67,7 @@ class Result:
         """What the worker left, or None if it died without a word."""
         try:
             return cls(**json.loads((scratch / RESULT).read_text(encoding="utf-8")))
-        except (FileNotFoundError, json.JSONDecodeError, TypeError):
+        except (FileNotFoundError, ValueError, TypeError):
             return None
 
     def raise_for_failure(self) -> None:

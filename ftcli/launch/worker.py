@@ -8,7 +8,6 @@ that no orphan goes on writing into a work folder that somebody else may take ov
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import resource
@@ -16,22 +15,21 @@ import sys
 import threading
 import time
 import traceback
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from ftcli.core.errors import DiskError, FtcliError, OutOfMemory, StageFailed
+from ftcli.core.errors import DISK_ERRORS, DiskError, FtcliError, OutOfMemory, StageFailed
 from ftcli.core.events import Events, Sink
 from ftcli.core.stage import Context
 from ftcli.launch.spec import Job, Result
 
-DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO}
 DISK_WORDS = ("No space left on device", "os error 28", "Disk quota exceeded", "Read-only file system")
 MEMORY_WORDS = ("can't allocate memory", "out of memory", "bad_alloc", "Cannot allocate memory")
 
 
 def run_job(job: Job, sink: Sink) -> Result:
     """Run the stage of ``job``; every way it can end becomes a `Result`."""
-    (job.scratch / "result.json").unlink(missing_ok=True)
     started = time.monotonic()
     events = Events(job.scratch, sink)
     try:
@@ -43,10 +41,15 @@ def run_job(job: Job, sink: Sink) -> Result:
         raise
     except BaseException as error:
         if not isinstance(error, FtcliError):
-            traceback.print_exc()
+            with suppress(OSError):  # the disk that the log is on may be full
+                traceback.print_exc()
         failure = classify(error)
         result = Result(failure.exit_code, failure.message, failure.hint, events.summary)
-    result.write(job.scratch)
+    try:
+        result.write(job.scratch)
+    except OSError as error:
+        failure = classify(error)
+        result = Result(failure.exit_code, failure.message, failure.hint)
     return result
 
 
@@ -88,8 +91,9 @@ def main() -> None:
     result = run_job(job, lambda event: print(json.dumps(event), file=pipe))
     pipe.close()
     # Libraries leave threads behind that crash while the interpreter shuts down; the result is on disk, so leave now.
-    sys.stdout.flush()
-    sys.stderr.flush()
+    with suppress(OSError):
+        sys.stdout.flush()
+        sys.stderr.flush()
     os._exit(result.exit_code)
 
 

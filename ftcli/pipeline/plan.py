@@ -78,7 +78,8 @@ def forecast(recipe: Recipe, run: RunDir, *, until: str | None = None, force: Se
             found.append(Forecast(entry, None, f"after {', '.join(dict.fromkeys(waits))}"))
             continue
         try:
-            decision = decide(_task(entry, _resolve_outside([entry], fetch=False), done), run, force=entry.id in force)
+            task = _task(entry, _resolve_outside([entry], fetch=False), done, fetch=False)
+            decision = decide(task, run, force=entry.id in force)
         except NotFetched as error:
             found.append(Forecast(entry, True, error.message))
             continue
@@ -89,25 +90,31 @@ def forecast(recipe: Recipe, run: RunDir, *, until: str | None = None, force: Se
 
 
 def _resolve_outside(entries: Sequence[Entry], *, fetch: bool = True) -> dict[tuple[str, str], Artifact]:
+    """Artifacts by ``(entry.input, label)``; raises `UsageError` with every reference that cannot be used."""
     found: dict[tuple[str, str], Artifact] = {}
-    for entry in entries:
-        for name, pairs in entry.inputs.items():
-            for label, ref in pairs:
-                if isinstance(ref, External):
-                    try:
-                        found[(entry.id + "." + name, label)] = from_outside(
-                            ref.ref, entry.stage.inputs[name].kind, label, fetch=fetch
-                        )
-                    except UsageError as error:
-                        raise UsageError(f"{entry.id}: input {name}: {error.message}", error.hint) from None
+    problems: list[UsageError] = []
+    wanted = [(entry, name, *pair) for entry in entries for name, pairs in entry.inputs.items() for pair in pairs]
+    for entry, name, label, ref in wanted:
+        if isinstance(ref, External):
+            try:
+                artifact = from_outside(ref.ref, entry.stage.inputs[name].kind, label, fetch=fetch)
+            except UsageError as error:
+                problems.append(UsageError(f"{entry.id}: input {name}: {error.message}", error.hint))
+            else:
+                found[(f"{entry.id}.{name}", label)] = artifact
+    if problems:
+        hints = dict.fromkeys(problem.hint for problem in problems if problem.hint)
+        raise UsageError("\n".join(problem.message for problem in problems), "; ".join(hints))
     return found
 
 
-def _task(entry: Entry, outside: dict[tuple[str, str], Artifact], done: dict[str, Published]) -> Task:
+def _task(
+    entry: Entry, outside: dict[tuple[str, str], Artifact], done: dict[str, Published], *, fetch: bool = True
+) -> Task:
     def artifact(name: str, label: str, ref: Reference) -> Artifact:
         if isinstance(ref, StageOutput):
-            return from_published(done[ref.id], ref.output, entry.stage.inputs[name].kind, label)
-        return outside[(entry.id + "." + name, label)]
+            return from_published(done[ref.id], ref.output, entry.stage.inputs[name].kind, label, fetch=fetch)
+        return outside[(f"{entry.id}.{name}", label)]
 
     inputs = {name: tuple(artifact(name, label, ref) for label, ref in pairs) for name, pairs in entry.inputs.items()}
     return Task(entry.id, entry.target, entry.stage, entry.config, inputs)

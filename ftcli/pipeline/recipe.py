@@ -14,8 +14,15 @@ from ftcli.core.config import Problem, StageConfig, nearest, parse
 from ftcli.core.errors import UsageError
 from ftcli.core.stage import Kind, Stage
 from ftcli.launch.spec import load_stage
-from ftcli.pipeline.references import ID_PATTERN, Reference, StageOutput, external, labelled_references
-from ftcli.pipeline.yaml_lines import Document, read, scalar
+from ftcli.pipeline.references import (
+    ID_PATTERN,
+    Reference,
+    StageOutput,
+    external,
+    labelled_references,
+    repeated_label,
+)
+from ftcli.pipeline.yaml_lines import Document, read, scalar, value_for
 from ftcli.stages import STAGES
 
 RECIPE_KEYS = ("name", "defaults", "stages")
@@ -68,7 +75,7 @@ def read_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise UsageError(f"{path}: no such recipe", "recipes/ holds examples: recipes/quickstart.yaml") from None
-    except (IsADirectoryError, UnicodeDecodeError, PermissionError) as error:
+    except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"{path}: cannot be read as a recipe: {error}") from None
     reader = _Reader(path, read(text))
     recipe = _check(reader, overrides)
@@ -84,23 +91,36 @@ def _check(reader: _Reader, overrides: Sequence[str]) -> Recipe | None:
     if reader.found and document.value is None:
         return None
     value = document.value
+    for key in value if isinstance(value, dict) else ():
+        if key not in RECIPE_KEYS:
+            reader.problem(document.line(key), f"unknown key {key}", nearest(key, RECIPE_KEYS))
     if not isinstance(value, dict) or not isinstance(value.get("stages"), list) or not value["stages"]:
         reader.problem(1, "a recipe is a mapping with a list of stages", "see recipes/README.md")
         return None
-    for key in value:
-        if key not in RECIPE_KEYS:
-            reader.problem(document.line(key), f"unknown key {key}", nearest(key, RECIPE_KEYS))
-    defaults = value.get("defaults") or {}
-    if not isinstance(defaults, dict):
-        reader.problem(document.line("defaults"), "defaults is a mapping of settings")
-        defaults = {}
+    name = _name(reader, value.get("name", reader.path.stem))
+    defaults = _mapping(reader, value.get("defaults"), "defaults", ("defaults",)) or {}
     found = [_header(reader, index, item) for index, item in enumerate(value["stages"])]
     headers = [header for header in found if header is not None]
     _check_ids(reader, headers)
     _check_defaults(reader, defaults, headers)
     settings = _overrides(reader, overrides, headers)
     entries = [_entry(reader, header, headers, defaults, settings.get(header.id, {})) for header in headers]
-    return Recipe(str(value.get("name") or reader.path.stem), tuple(entry for entry in entries if entry is not None))
+    return Recipe(name, tuple(entry for entry in entries if entry is not None))
+
+
+def _name(reader: _Reader, name: Any) -> str:
+    """The recipe's name, which is also the name of its folder under runs/."""
+    if not isinstance(name, str) or name.startswith(".") or not name.isprintable() or "/" in name or not name:
+        reader.problem(reader.document.line("name"), f"name {name!r}: one word that can name a folder is needed")
+    return str(name)
+
+
+def _mapping(reader: _Reader, value: Any, what: str, path: tuple[str | int, ...]) -> dict[str, Any] | None:
+    """``value`` if it is a mapping, an empty one for nothing, or None with a problem."""
+    if value is None or isinstance(value, dict):
+        return value or {}
+    reader.problem(reader.document.line(*path), f"{what} is a mapping, got {value!r}")
+    return None
 
 
 @dataclass(frozen=True)
@@ -166,8 +186,17 @@ def _overrides(reader: _Reader, overrides: Sequence[str], headers: list[_Header]
         elif id not in ids:
             reader.set_problem(f"{text}: no stage {id}", nearest(id, ids) or f"this recipe has {', '.join(ids)}")
         else:
-            settings.setdefault(id, {})[key] = scalar(value)
+            stage = headers[ids.index(id)].stage
+            settings.setdefault(id, {})[key] = _typed(stage, key, value)
     return settings
+
+
+def _typed(stage: Stage[Any], key: str, text: str) -> Any:
+    """The value of an override: a reference stays text unless it is a list or mapping of several."""
+    if key in stage.config.model_fields:
+        return value_for(stage.config.model_fields[key].annotation, text)
+    value = scalar(text)
+    return value if isinstance(value, list | dict) and key in stage.inputs and stage.inputs[key].many else text
 
 
 def _entry(
@@ -175,12 +204,12 @@ def _entry(
 ) -> Entry | None:
     document, index = reader.document, header.index
     fields = header.stage.config.model_fields
-    own = header.item.get("with") or {}
-    given = header.item.get("inputs") or {}
-    for key, value in (("with", own), ("inputs", given)):
-        if not isinstance(value, dict):
-            reader.problem(document.line("stages", index, key), f"{header.id}: {key} is a mapping")
-            return None
+    own, given = (
+        _mapping(reader, header.item.get(key), f"{header.id}: {key}", ("stages", index, key))
+        for key in ("with", "inputs")
+    )
+    if own is None or given is None:
+        return None
     values = {key: value for key, value in defaults.items() if key in fields}
     origins = {key: f"{reader.path}:{document.line('defaults', key)} (defaults)" for key in values}
     values |= own
@@ -191,7 +220,7 @@ def _entry(
     config, problems = parse(header.stage.config, values)
     for problem in problems:
         _report(reader, header, problem, origins)
-    inputs = _inputs(reader, header, headers, given)
+    inputs = _inputs(reader, header, headers, given, {key for key in overrides if key in header.stage.inputs})
     if config is None:
         return None
     return Entry(header.id, header.target, header.stage, config, inputs, origins)
@@ -209,34 +238,50 @@ def _report(reader: _Reader, header: _Header, problem: Problem, origins: Mapping
 
 
 def _inputs(
-    reader: _Reader, header: _Header, headers: list[_Header], given: Mapping[str, Any]
+    reader: _Reader, header: _Header, headers: list[_Header], given: Mapping[str, Any], overridden: set[str]
 ) -> dict[str, tuple[tuple[str, Reference], ...]]:
-    document, index, known = reader.document, header.index, header.stage.inputs
-    result: dict[str, tuple[tuple[str, Reference], ...]] = {}
+    """The checked references. A path in ``overridden`` is relative to the current folder, others to the recipe's."""
+    known = header.stage.inputs
+    result = {}
     for name, value in given.items():
-        line = document.line("stages", index, "inputs", name)
-        if name not in known:
-            reader.problem(
-                line, f"{header.id}: unknown input {name}", nearest(name, known) or f"it has {', '.join(known)}"
-            )
-            continue
-        labelled = labelled_references(value, many=known[name].many)
-        if labelled is None:
-            what = "a list or a mapping from label to reference" if known[name].many else "one reference"
-            reader.problem(line, f"{header.id}: input {name}: {what} is needed, got {value!r}")
-            continue
-        refs = []
-        for label, text in labelled:
-            try:
-                refs.append((label, _reference(reader.path.parent, header, headers, known[name].kind, text)))
-            except UsageError as error:
-                reader.problem(line, f"{header.id}: input {name}: {error.message}", error.hint)
-        result[name] = tuple(refs)
+        line = reader.document.line("stages", header.index, "inputs", name)
+        if name in overridden:
+            found, problems = _input(header, headers, Path.cwd(), name, value)
+            for text, hint in problems:
+                reader.set_problem(f"{header.id}.{name}: {text}", hint)
+        else:
+            found, problems = _input(header, headers, reader.path.parent, name, value)
+            for text, hint in problems:
+                reader.problem(line, f"{header.id}: {text}", hint)
+        result[name] = tuple(found)
     for name, spec in known.items():
-        if spec.required and not given.get(name):
-            kind = f"a {spec.kind}"
-            reader.problem(document.line("stages", index), f"{header.id}: input {name} ({kind}) is missing", spec.help)
+        if spec.required and given.get(name, []) in ([], {}):
+            line = reader.document.line("stages", header.index)
+            reader.problem(line, f"{header.id}: input {name} (a {spec.kind}) is missing", spec.help)
     return result
+
+
+def _input(
+    header: _Header, headers: list[_Header], folder: Path, name: str, value: Any
+) -> tuple[list[tuple[str, Reference]], list[tuple[str, str]]]:
+    """``(label, reference)`` pairs of one input as written, and ``(problem, hint)`` pairs."""
+    known = header.stage.inputs
+    if name not in known:
+        return [], [(f"unknown input {name}", nearest(name, known) or f"it has {', '.join(known)}")]
+    labelled = labelled_references(value, many=known[name].many)
+    if labelled is None:
+        what = "a list or a mapping from label to reference" if known[name].many else "one reference"
+        return [], [(f"input {name}: {what} is needed, got {value!r}", known[name].help)]
+    found: list[tuple[str, Reference]] = []
+    problems = []
+    if twice := repeated_label([label for label, _ in labelled]):
+        problems.append((f"input {name}: {twice}", "give labels: a mapping from label to reference"))
+    for label, text in labelled:
+        try:
+            found.append((label, _reference(folder, header, headers, known[name].kind, text)))
+        except UsageError as error:
+            problems.append((f"input {name}: {error.message}", error.hint))
+    return found, problems
 
 
 def _reference(folder: Path, header: _Header, headers: list[_Header], kind: Kind, text: str) -> Reference:
@@ -259,8 +304,9 @@ def _stage_output(header: _Header, producer: _Header, headers: list[_Header], ki
     if outputs[output] != kind:
         raise UsageError(f"{producer.id}.{output} is a {outputs[output]}, a {kind} is needed")
     if producer.index >= header.index:
-        circle = _mentions(producer, header.id) or producer.id == header.id
+        circle = _mentions(producer, header.id)
         what = f"{header.id} and {producer.id} need each other" if circle else f"{producer.id} comes later"
+        what = "a stage cannot use its own output" if producer.id == header.id else what
         raise UsageError(f"{producer.id}.{output}: {what}", "a stage uses the outputs of stages above it")
     return StageOutput(producer.id, output)
 

@@ -1,12 +1,13 @@
 """What a stage's input can refer to, and how it is written.
 
-``prep.data`` is an output of another stage, ``hf:org/name[@revision]`` the hub, ``pydoc:package`` docstrings, ``demo:name`` a built-in
-model, and everything else a path.
+``prep.data`` is an output of another stage, ``hf:org/name[@revision]`` the hub, ``pydoc:package`` docstrings, ``demo:name`` a
+built-in model, and everything else a path.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,8 @@ from ftcli.core.errors import UsageError
 from ftcli.core.stage import Kind
 
 SCHEMES = ("hf:", "pydoc:", "demo:")
-ID_PATTERN = re.compile(r"^[a-z][a-z0-9_-]*$")
+ID_PATTERN = re.compile(r"^[a-z][a-z0-9_-]{0,63}\Z")
+LABEL_PATTERN = re.compile(r"^[\w .+-]+\Z")
 
 
 @dataclass(frozen=True)
@@ -73,7 +75,19 @@ def external(folder: Path, kind: Kind, text: str, hint: str = "") -> External:
         if kind not in fits:
             raise UsageError(f"{text} cannot be a {kind}", f"{scheme}: gives a {' or a '.join(fits)}")
         return External(text)
-    path = (folder / Path(text).expanduser()).absolute()
-    if not path.exists():
+    if not text:
+        raise UsageError(f"an empty reference, a {kind} is needed", hint)
+    try:
+        path = (folder / Path(text).expanduser()).absolute()
+        found = path.exists()
+    except (OSError, RuntimeError) as error:
+        raise UsageError(f"{text[:80]}: cannot be a path: {error}") from None
+    if not found:
         raise UsageError(f"{text}: no such file or folder ({path})", hint or "paths are relative to the recipe")
     return External(str(path))
+
+
+def repeated_label(labels: Sequence[str]) -> str:
+    """What is wrong with the labels of an input that takes several, or an empty string."""
+    twice = next((label for label in labels if labels.count(label) > 1), None)
+    return f"two are labelled {twice}" if twice is not None else ""

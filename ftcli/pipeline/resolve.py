@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,18 +15,28 @@ from ftcli.core.stage import Artifact, Kind
 from ftcli.data.rows import SPLITS
 from ftcli.data.sources import pydoc
 from ftcli.pipeline.digests import content_digest
-from ftcli.pipeline.fetch import demo_model, gguf_model, hub_model
+from ftcli.pipeline.fetch import NotFetched, demo_model, gguf_model, hub_model
 
 WEIGHTS = ("*.safetensors", "pytorch_model*.bin")
 
 
-def from_published(item: Published, output: str, kind: Kind, label: str) -> Artifact:
-    """The artifact of a published output; its digest comes from stage.json. Its ``ref`` is relative to the run directory."""
+def from_published(item: Published, output: str, kind: Kind, label: str, *, fetch: bool = True) -> Artifact:
+    """The artifact of a published output; its digest comes from stage.json. Its ``ref`` is relative to the run directory.
+
+    Raises `Corrupt` if its files are not those of stage.json (by size; `ftcli verify` also rehashes).
+    """
+    damage = item.damage()
+    if damage:
+        raise Corrupt(f"{item.path}/{damage[0]}", f"make it again: run stage {item.id} once more")
     ref = f"stages/{item.id}/{item.path.name}/{output}"
     digest = str(item.manifest["outputs"][output]["digest"])
     path = item.output(output)
     facts = {**item.manifest["facts"], "bytes": item.manifest["outputs"][output]["bytes"]}
-    return Artifact(kind, ref, path, digest, label, _base_of(path, fetch=True), facts)
+    base = _base_of(path, fetch=fetch)
+    run = item.path.parents[2]
+    if base is not None and base.path.is_relative_to(run / "stages"):
+        base = replace(base, ref=base.path.relative_to(run).as_posix())
+    return Artifact(kind, ref, path, digest, label, base, facts)
 
 
 def from_outside(ref: str, kind: Kind, label: str, *, fetch: bool = True) -> Artifact:
@@ -35,31 +47,42 @@ def from_outside(ref: str, kind: Kind, label: str, *, fetch: bool = True) -> Art
     if kind is Kind.MODEL:
         return replace(_model(ref, fetch=fetch), label=label)
     if kind is Kind.SOURCE:
-        return _source(ref, label)
+        return _source(ref, label, fetch=fetch)
     path = Path(ref)
     _check_folder(path, kind)
-    return Artifact(kind, ref, path, content_digest(path), label, _base_of(path, fetch=fetch))
+    return Artifact(kind, ref, path, _digest(path), label, _base_of(path, fetch=fetch))
 
 
-def _source(ref: str, label: str) -> Artifact:
+def _digest(path: Path) -> str:
+    try:
+        return content_digest(path)
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be read: {error}") from None
+
+
+def _source(ref: str, label: str, *, fetch: bool) -> Artifact:
     if ref.startswith("pydoc:"):
         return Artifact(Kind.SOURCE, ref, Path(), f"pydoc:{pydoc.identity(ref.removeprefix('pydoc:'))}", label)
     if ref.startswith("hf:"):
-        commit = _dataset_commit(ref.removeprefix("hf:"))
-        return Artifact(
-            Kind.SOURCE, f"{ref.partition('@')[0]}@{commit}", Path(), f"{ref.partition('@')[0]}@{commit}", label
-        )
+        name, _, revision = ref.partition("@")
+        pinned = f"{name}@{_dataset_commit(name.removeprefix('hf:'), revision, fetch=fetch)}"
+        return Artifact(Kind.SOURCE, pinned, Path(), pinned, label)
     path = Path(ref)
-    return Artifact(Kind.SOURCE, ref, path, content_digest(path), label)
+    if not path.is_file() and not path.is_dir():
+        raise UsageError(f"{path}: a pipe or device cannot be read again", "write it to a file first")
+    return Artifact(Kind.SOURCE, ref, path, _digest(path), label)
 
 
-def _dataset_commit(name_and_revision: str) -> str:
+def _dataset_commit(name: str, revision: str, *, fetch: bool) -> str:
     from huggingface_hub import HfApi
 
-    name, _, revision = name_and_revision.partition("@")
+    if re.fullmatch(r"[0-9a-f]{40}", revision):
+        return revision
     try:
         sha = HfApi().dataset_info(name, revision=revision or None).sha
     except Exception as error:  # the hub client raises many unrelated classes for "not there" and "no network"
+        if not fetch:
+            raise NotFetched(f"hf:{name} could not be looked up") from None
         first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise UsageError(
             f"hf:{name}: cannot be found: {first}", "check the name, the network, and `hf auth login`"
@@ -84,7 +107,7 @@ def _model(ref: str, *, fetch: bool) -> Artifact:
             path = gguf_model(path, fetch=fetch)
             facts = {"source": json.loads((path / "source.json").read_text(encoding="utf-8"))}
     _check_folder(path, Kind.MODEL)
-    return Artifact(Kind.MODEL, ref, path, content_digest(path), "", _base_of(path, fetch=fetch), facts)
+    return Artifact(Kind.MODEL, ref, path, _digest(path), "", _base_of(path, fetch=fetch), facts)
 
 
 def _check_folder(path: Path, kind: Kind) -> None:
@@ -113,19 +136,31 @@ def _base_of(folder: Path, *, fetch: bool) -> Artifact | None:
         return None
     record = folder / "base_model.json"
     if not record.is_file():
-        return _foreign_base(folder, json.loads(config.read_text(encoding="utf-8")), fetch=fetch)
-    wanted = json.loads(record.read_text(encoding="utf-8"))
-    ref = str(wanted["ref"])
-    inside = ref.startswith("..")
-    base = _model(str((folder / ref).resolve()) if inside else ref, fetch=fetch)
-    if base.digest != wanted["digest"]:
+        return _foreign_base(folder, _json(config, ()), fetch=fetch)
+    wanted = _json(record, ("ref", "digest"))
+    ref, digest = str(wanted["ref"]), str(wanted["digest"])
+    # Not Path.resolve: below a linked run directory, ".." must lead back through the link.
+    where = os.path.normpath(folder / ref) if ref.startswith("..") else ref
+    try:
+        base = _model(where, fetch=fetch)
+    except UsageError as error:
+        raise Corrupt(f"{folder}: the base of this adapter: {error.message}", "put the base back there") from None
+    if base.digest != digest:
         raise Corrupt(
-            f"{folder}: this adapter was trained on {ref} with digest {wanted['digest'][:19]}, which is now {base.digest[:19]}",
+            f"{folder}: this adapter was trained on {ref} with digest {digest[:19]}, which is now {base.digest[:19]}",
             "restore that base, or train the adapter again",
         )
-    if inside:
-        base = replace(base, ref="stages/" + base.path.as_posix().rpartition("/stages/")[2])
     return base
+
+
+def _json(path: Path, keys: tuple[str, ...]) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise Corrupt(f"{path}: no valid JSON ({error})", "fetch or train this model again") from None
+    if not isinstance(value, dict) or any(key not in value for key in keys):
+        raise Corrupt(f"{path}: a JSON object{' with ' + ' and '.join(keys) if keys else ''} is needed", "")
+    return value
 
 
 def _foreign_base(folder: Path, config: dict[str, Any], *, fetch: bool) -> Artifact:
@@ -135,6 +170,7 @@ def _foreign_base(folder: Path, config: dict[str, Any], *, fetch: bool) -> Artif
         raise UsageError(
             f"{folder / 'adapter_config.json'}: no base_model_name_or_path", "write the base's path or hub id there"
         )
+    name = str(name)
     path = next((path for path in (folder / name, Path(name)) if path.is_dir()), None)
     revision = f"@{config['revision']}" if config.get("revision") else ""
     return _model(str(path.resolve()) if path else f"hf:{name}{revision}", fetch=fetch)

@@ -5,26 +5,25 @@ Every decision is said aloud with its reason: ``prep: cached``, ``sft: run (data
 
 from __future__ import annotations
 
+import functools
 import importlib.metadata
 import os
 import platform
 import shutil
 import subprocess
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import ftcli
 from ftcli.core.config import StageConfig
-from ftcli.core.errors import DiskError, StageFailed
+from ftcli.core.errors import Busy, StageFailed, disk_errors
 from ftcli.core.events import Sink
 from ftcli.core.fingerprint import fingerprint, fingerprint_parts
 from ftcli.core.rundir import Published, RunDir, Work, now
 from ftcli.core.stage import Artifact, Stage
 from ftcli.launch.spec import Job, Result
-from ftcli.launch.worker import DISK_ERRORS
 
 LIBRARIES = ("torch", "transformers", "trl", "peft", "bitsandbytes", "datasets", "evaluate", "accelerate")
 
@@ -104,18 +103,25 @@ def execute(
     Raises what the stage raised (its work stays, so that the same command goes on from there), `Busy` if another
     process works on it, and `DiskError` if publishing fails.
     """
-    decision = decide(task, run, force=force)
-    if decision.cached is None:
-        with _disk_errors(run.root), run.lock(task.id, wait=wait):
-            decision = decide(task, run, force=force)  # another process may have finished it meanwhile
-            if decision.cached is None:
-                say(f"{task.id}: run ({decision.reason})")
-                return _run(task, run, launch, sink)
-    say(f"{task.id}: cached")
-    if run.latest(task.id) != decision.cached or run.pending():
-        with run.lock(task.id, wait=True):
-            run.settle(decision.cached)
-    return decision.cached
+    with disk_errors(run.root):
+        decision = decide(task, run, force=force)
+        if decision.cached is None:
+            waiting = (lambda holder: say(f"{task.id}: waits for {holder}")) if wait else None
+            with run.lock(task.id, waiting=waiting):
+                decision = decide(task, run, force=force)  # another process may have finished it meanwhile
+                if decision.cached is None:
+                    say(f"{task.id}: run ({decision.reason})")
+                    return _run(task, run, launch, sink)
+        say(f"{task.id}: cached")
+        _settle(run, decision.cached)
+        return decision.cached
+
+
+def _settle(run: RunDir, cached: Published) -> None:
+    """Tidy up after a crash that came between publishing and tidying. Who holds the stage now will do it instead."""
+    if not run.is_settled(cached):
+        with suppress(Busy), run.lock(cached.id):
+            run.settle(cached)
 
 
 def _run(task: Task, run: RunDir, launch: Launcher, sink: Sink) -> Published:
@@ -144,9 +150,6 @@ def _run(task: Task, run: RunDir, launch: Launcher, sink: Sink) -> Published:
         "started": started,
         "ended": now(),
     }
-    earlier = run.published(task.id, fp12)
-    if earlier is not None:
-        run.set_aside(earlier)
     outputs = {name: str(kind) for name, kind in task.stage.outputs.items()}
     return run.publish(work, task.id, fp12, outputs, manifest)
 
@@ -167,6 +170,7 @@ def _input_record(item: Artifact) -> dict[str, Any]:
     return record
 
 
+@functools.cache
 def _library_versions() -> dict[str, str]:
     found = {}
     for name in LIBRARIES:
@@ -181,7 +185,9 @@ def _git_commit() -> dict[str, Any] | None:
     """The commit of the repository that the command was given in, and whether it had changes; None outside one."""
     try:
         sha = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
-        status = subprocess.run(["git", "status", "--porcelain"], capture_output=True, text=True, check=True).stdout
+        status = subprocess.run(
+            ["git", "--no-optional-locks", "status", "--porcelain"], capture_output=True, text=True, check=True
+        ).stdout
     except (OSError, subprocess.CalledProcessError):
         return None
     return {"commit": sha, "dirty": bool(status.strip())}
@@ -190,16 +196,3 @@ def _git_commit() -> dict[str, Any] | None:
 def _hardware() -> dict[str, Any]:
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return {"machine": platform.machine(), "system": platform.system(), "cpus": os.cpu_count(), "memory_bytes": memory}
-
-
-@contextmanager
-def _disk_errors(root: Path) -> Iterator[None]:
-    """Turn "no space left" and its kin into one error with the exit code for disks."""
-    try:
-        yield
-    except PermissionError as error:
-        raise DiskError(f"{root}: {error}", "name a run directory that you can write with --run") from None
-    except OSError as error:
-        if error.errno not in DISK_ERRORS:
-            raise
-        raise DiskError(f"{root}: {error}", "free some space, or name another disk with --run") from None

@@ -1,12 +1,15 @@
 """Read YAML and keep the line of every key and item, refusing duplicate keys.
 
-Scalars follow YAML 1.2: ``2e-4`` is a number, ``no`` and ``off`` are words, ``010`` is ten, ``12:30`` is text. PyYAML alone reads YAML 1.1.
+Scalars follow YAML 1.2: ``2e-4`` is a number, ``no`` and ``off`` are words, ``010`` is ten, ``12:30`` is text. PyYAML alone
+reads YAML 1.1.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Hashable
+import types
+import typing
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -31,11 +34,16 @@ for _tag, _pattern, _first in (
     )
 
 
-def _decimal(loader: _Loader, node: yaml.ScalarNode) -> int:
-    return int(node.value)
-
-
-_Loader.add_constructor("tag:yaml.org,2002:int", _decimal)
+_SCALARS: dict[str, Callable[[str], Any]] = {
+    "tag:yaml.org,2002:bool": lambda text: text.lower() == "true",
+    "tag:yaml.org,2002:null": lambda text: None,
+    "tag:yaml.org,2002:int": int,
+    "tag:yaml.org,2002:float": float,
+    "tag:yaml.org,2002:str": str,
+}
+_COLLECTIONS = ("tag:yaml.org,2002:map", "tag:yaml.org,2002:seq")
+MOST_VALUES = 100_000
+"""A recipe has fewer; aliases of aliases of aliases have more."""
 
 
 @dataclass
@@ -54,19 +62,19 @@ class Document:
 
 
 def read(text: str) -> Document:
+    """Read one YAML document; what is wrong with it is in ``problems``, nothing is raised."""
     document = Document()
-    loader = _Loader(text)
     try:
-        node = loader.get_single_node()
+        node = _Loader(text).get_single_node()
         if node is not None:
-            document.value = _build(loader, node, (), document)
+            document.value = _build(node, (), document, frozenset())
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         document.problems.append((line, f"no valid YAML: {error.problem}"))
     except yaml.YAMLError as error:
         document.problems.append((1, f"no valid YAML: {error}"))
-    finally:
-        loader.dispose()
+    except RecursionError:
+        document.problems.append((1, "no valid YAML: nested too deeply"))
     return document
 
 
@@ -76,22 +84,64 @@ def scalar(text: str) -> Any:
     return text if document.problems else document.value
 
 
-def _build(loader: _Loader, node: yaml.Node, path: KeyPath, document: Document) -> Any:
-    document.lines.setdefault(path, node.start_mark.line + 1)
-    if isinstance(node, yaml.MappingNode):
-        mapping: dict[Hashable, Any] = {}
-        for key_node, value_node in node.value:
-            key = loader.construct_object(key_node)
-            line = key_node.start_mark.line + 1
-            if not isinstance(key, str):
-                document.problems.append((line, f"key {key!r}: keys are text"))
-                key = str(key)
-            if key in mapping:
-                document.problems.append((line, f"duplicate key {key} (first in line {document.lines[(*path, key)]})"))
-                continue
-            document.lines[(*path, key)] = line
-            mapping[key] = _build(loader, value_node, (*path, key), document)
-        return mapping
+def value_for(annotation: Any, text: str) -> Any:
+    """What ``text``, typed in a shell, means for a setting of type ``annotation``.
+
+    A setting that takes text gets it unchanged (only ``null`` is no value), a list may be written ``a,b`` or ``[a, b]``, and
+    everything else is read as in a recipe.
+    """
+    union = typing.get_origin(annotation) in (types.UnionType, typing.Union)
+    members = [
+        member for member in (typing.get_args(annotation) if union else [annotation]) if member is not type(None)
+    ]
+    if union and text in ("null", "~"):
+        return None
+    if typing.get_origin(members[0]) in (list, tuple):
+        whole = scalar(text)
+        return (
+            whole
+            if isinstance(whole, list)
+            else [value_for(typing.get_args(members[0])[0], part) for part in text.split(",")]
+        )
+    return text if members == [str] else scalar(text)
+
+
+def _build(node: yaml.Node, path: KeyPath, document: Document, above: frozenset[int]) -> Any:
+    """Plain data of ``node``; ``above`` are the nodes that it lies in."""
+    line = node.start_mark.line + 1
+    document.lines.setdefault(path, line)
+    if id(node) in above or len(document.lines) > MOST_VALUES:
+        raise yaml.MarkedYAMLError(problem="aliases that never end", problem_mark=node.start_mark)
+    if isinstance(node, yaml.ScalarNode):
+        return _scalar(node, document)
+    if node.tag not in _COLLECTIONS:
+        document.problems.append((line, f"tag {node.tag}: only plain values are read"))
+    above |= {id(node)}
     if isinstance(node, yaml.SequenceNode):
-        return [_build(loader, item, (*path, index), document) for index, item in enumerate(node.value)]
-    return loader.construct_object(node)
+        return [_build(item, (*path, index), document, above) for index, item in enumerate(node.value)]
+    mapping: dict[str, Any] = {}
+    for key_node, value_node in node.value:
+        key = _key(key_node, document)
+        line = key_node.start_mark.line + 1
+        if key in mapping:
+            document.problems.append((line, f"duplicate key {key} (first in line {document.lines[(*path, key)]})"))
+            continue
+        document.lines[(*path, key)] = line
+        mapping[key] = _build(value_node, (*path, key), document, above)
+    return mapping
+
+
+def _key(node: yaml.Node, document: Document) -> str:
+    key = _scalar(node, document) if isinstance(node, yaml.ScalarNode) else "..."
+    if not isinstance(key, str) or not isinstance(node, yaml.ScalarNode):
+        document.problems.append((node.start_mark.line + 1, f"key {key}: keys are text"))
+    return str(key)
+
+
+def _scalar(node: yaml.ScalarNode, document: Document) -> Any:
+    try:
+        return _SCALARS[node.tag](node.value)
+    except (KeyError, ValueError):
+        kind = node.tag.rpartition(":")[2]
+        document.problems.append((node.start_mark.line + 1, f"{node.value[:40]!r} is no {kind} that can be read"))
+        return None

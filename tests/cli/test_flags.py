@@ -1,0 +1,319 @@
+from __future__ import annotations
+
+import json
+import typing
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic.fields import FieldInfo
+
+from ftcli.core.rundir import RunDir
+from ftcli.core.stage import Input, Stage
+from ftcli.launch.spec import load_stage
+from ftcli.pipeline.recipe import read_recipe
+from ftcli.stages import STAGES
+from tests.cli.in_process import Called, ftcli
+from tests.pipeline.toy import TOY_STAGES
+
+COMMON = ("--run", "--id", "--force", "--wait", "--json", "--in-process", "--help")
+
+
+@pytest.fixture
+def run(tmp_path: Path, toy_stages: None) -> Path:
+    return tmp_path / "run"
+
+
+def make(run: Path, *arguments: str | Path) -> Called:
+    return ftcli("make", "--run", run, "--in-process", *arguments)
+
+
+def config_of(called: Called) -> dict[str, Any]:
+    assert called.code == 0, called.err
+    manifest = json.loads((Path(called.out.strip()).parent / "stage.json").read_text())
+    config: dict[str, Any] = manifest["config"]
+    return config
+
+
+# ---- every field of every stage
+
+
+def sample(annotation: Any, default: Any) -> tuple[list[str], Any]:
+    """A value for a field that is not its default: as typed, and as YAML."""
+    members = [item for item in typing.get_args(annotation) or [annotation] if item is not type(None)]
+    if typing.get_origin(annotation) is typing.Literal:
+        other = next(str(item) for item in flatten(annotation) if item != default)
+        return [other], other
+    if annotation is bool:
+        return [], not default
+    if typing.get_origin(members[0]) is typing.Literal:
+        return sample(members[0], default)
+    if typing.get_origin(annotation) in (tuple, list):
+        value = list(default)[1:] or ["q_proj", "v_proj"]
+        return [",".join(value)], value
+    if annotation is dict or typing.get_origin(annotation) is dict:
+        return ["{prompt: x}"], {"prompt": "x"}
+    if members[0] is float:
+        value = (default or 0.5) * 0.9
+        return [repr(value)], value
+    if members[0] is int:
+        value = default * 2 if default else 1
+        return [str(value)], value
+    if members[0] is str:
+        return ["a: b #c"], "a: b #c"
+    raise NotImplementedError(annotation)
+
+
+def flatten(annotation: Any) -> list[Any]:
+    return [
+        value
+        for item in typing.get_args(annotation)
+        for value in (flatten(item) if typing.get_origin(item) is typing.Literal else [item])
+    ]
+
+
+SPECIAL: dict[str, tuple[list[str], Any]] = {"total_episodes": (["256"], 256)}
+"""Fields whose value must fit another field's default."""
+
+FIELDS = [
+    pytest.param(name, field, id=f"{name}-{field}")
+    for name in STAGES
+    for field in load_stage(STAGES[name][0]).config.model_fields
+]
+
+
+@pytest.fixture
+def captured(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """The settings that reach `run_stage`'s config, in place of running a stage."""
+    from ftcli.cli import flags
+
+    found: dict[str, Any] = {}
+
+    def keep(target: str, stage: Stage[Any], values: dict[str, Any]) -> None:
+        found["config"] = flags._config(stage, values)
+
+    monkeypatch.setattr(flags, "run_stage", keep)
+    return found
+
+
+@pytest.mark.parametrize(("name", "field"), FIELDS)
+def test_a_flag_and_a_yaml_value_mean_the_same(
+    name: str, field: str, captured: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stage = load_stage(STAGES[name][0])
+    info: FieldInfo = stage.config.model_fields[field]
+    typed, value = SPECIAL.get(field) or sample(info.annotation, info.get_default(call_default_factory=True))
+    option = f"--{field.replace('_', '-')}"
+    arguments = [option, *typed] if typed else [option if value else f"--no-{option[2:]}"]
+    called = ftcli(name, *arguments)
+    assert called.code == 0, called.err
+    by_flag = captured["config"]
+    assert getattr(by_flag, field) != info.get_default(call_default_factory=True)
+    bare = Stage(stage.name, stage.config, {}, stage.outputs, stage.run)
+    monkeypatch.setitem(STAGES, name, ("tests.cli.test_flags:BARE", "x"))
+    monkeypatch.setitem(globals(), "BARE", bare)
+    path = tmp_path / "r.yaml"
+    path.write_text(f"stages:\n  - use: {name}\n    with: {json.dumps({field: value})}\n")
+    assert read_recipe(path).entries[0].config == by_flag
+    if typed:
+        path.write_text(f"stages:\n  - use: {name}\n")
+        assert read_recipe(path, [f"{name}.{field}={typed[0]}"]).entries[0].config == by_flag
+    round_trip = stage.config.model_validate(json.loads(json.dumps(by_flag.model_dump(mode="json"))))
+    assert round_trip == by_flag, "the worker gets the config as JSON"
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_every_field_and_input_is_an_option_with_help(name: str) -> None:
+    stage = load_stage(STAGES[name][0])
+    shown = ftcli(name, "--help").out
+    for field, info in stage.config.model_fields.items():
+        assert f"--{field.replace('_', '-')}" in shown
+        assert info.description, f"{name}.{field} has no docstring"
+    for field, spec in stage.inputs.items():
+        assert f"--{field}" in shown
+        assert spec.help
+    options = {f"--{field.replace('_', '-')}" for field in [*stage.config.model_fields, *stage.inputs]}
+    assert options & set(COMMON) == set()
+
+
+# ---- values
+
+
+@pytest.mark.parametrize(
+    ("arguments", "field", "value"),
+    [
+        (["--loud"], "loud", True),
+        (["--no-loud"], "loud", False),
+        (["--words", "a,b"], "words", ["a", "b"]),
+        (["--words", "a", "--words", "b"], "words", ["a", "b"]),
+        (["--words", "[a, b]"], "words", ["a", "b"]),
+        (["--words", "1"], "words", ["1"]),
+        (["--scale", "2e-1"], "scale", 0.2),
+        (["--scale", "null"], "scale", None),
+        (["--text", "null"], "text", "null"),
+        (["--text", "010"], "text", "010"),
+        (["--text", "a: b #c"], "text", "a: b #c"),
+        (["--text="], "text", ""),
+        (["--steps", "010"], "steps", 10),
+        (["--mode=fancy"], "mode", "fancy"),
+    ],
+)
+def test_values_are_what_was_typed(run: Path, arguments: list[str], field: str, value: object) -> None:
+    assert config_of(make(run, *arguments))[field] == value
+
+
+def test_all_bad_values_are_named_at_once(run: Path) -> None:
+    called = make(run, "--steps", "many", "--mode", "fanci", "--scale", "0", "--size-bytes", "x")
+    assert called.code == 2
+    assert called.err.splitlines() == [
+        "error: --steps: input should be a valid integer, unable to parse string as an integer, got 'many'",
+        "--scale: input should be greater than 0, got 0",
+        "--mode: input should be 'plain' or 'fancy', got 'fanci'",
+        "--size-bytes: input should be a valid integer, unable to parse string as an integer, got 'x'",
+        "hint: did you mean fancy?",
+    ]
+    assert not run.exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "unknown", "hint"),
+    [
+        (["--stepps", "3"], ["--stepps"], "did you mean --steps?"),
+        (["--stepps=3", "--lowd"], ["--stepps", "--lowd"], "did you mean --steps?; did you mean --loud?"),
+        (["--text", "--stepps"], [], ""),
+        (["--step-secondz", "1"], ["--step-secondz"], "did you mean --step-seconds?"),
+        (["--zzz"], ["--zzz"], "ftcli make --help lists them"),
+    ],
+)
+def test_all_unknown_options_are_named_with_the_nearest(
+    run: Path, arguments: list[str], unknown: list[str], hint: str
+) -> None:
+    called = make(run, *arguments)
+    if not unknown:
+        assert config_of(called)["text"] == "--stepps", "what follows an option is its value"
+        return
+    assert called.code == 2
+    first, *rest = called.err.splitlines()
+    assert [first.removeprefix("error: "), *rest[:-1]] == [f"make: no such option {name}" for name in unknown]
+    assert rest[-1] == f"hint: {hint}"
+
+
+def test_names_of_other_tools_are_understood() -> None:
+    called = ftcli("lora", "--lr", "1", "--rank", "8", "--cutoff-len", "512")
+    assert called.code == 2
+    assert "hint: did you mean --learning-rate?; did you mean --lora-r?; did you mean --max-length?" in called.err
+
+
+# ---- inputs
+
+
+def test_an_input_is_the_newest_fitting_output_and_this_is_said(run: Path) -> None:
+    made = Path(make(run).out.strip())
+    called = ftcli("join", "--run", run, "--in-process")
+    assert called.code == 0
+    assert f"join: input data is make.data ({made.parent.name}), the newest data in {run}" in called.err.splitlines()
+    assert "join: run (first time)" in called.err.splitlines()
+
+
+def test_an_input_that_nothing_fits_asks_for_one(run: Path) -> None:
+    called = ftcli("join", "--run", run)
+    assert called.code == 2
+    assert called.err == (
+        f"error: a data is needed and {run} holds none\nhint: Rows to read. Name one with its option.\n"
+    )
+    assert not run.exists()
+
+
+def test_many_inputs_have_labels(run: Path, tmp_path: Path) -> None:
+    make(run)
+    for name in ("lr=1e-4", "b"):
+        (tmp_path / name / "rows").mkdir(parents=True)
+        (tmp_path / name / "rows" / "train.jsonl").write_text(name)
+    arguments = ("--data", "make.data", "--others", "make.data", "--others", f"x y={tmp_path}/b/rows")
+    called = ftcli("join", "--run", run, "--in-process", *arguments, "--others", tmp_path / "lr=1e-4" / "rows")
+    assert called.code == 0, called.err
+    assert (Path(called.out.strip()) / "summary.txt").read_text() == "4 inputs: make, make, x y, rows\n"
+    clash = ftcli("join", "--run", run, *arguments, "--others", "make.data")
+    assert clash.code == 2
+    assert clash.err == "error: --others: two are labelled make\nhint: name them: --others LABEL=REF\n"
+
+
+@pytest.mark.parametrize(
+    ("reference", "code", "message"),
+    [
+        ("make.dta", 2, "error: --data: make.dta: no such file or folder"),
+        ("join.report", 2, "error: --data: join.report is a report, a data is needed"),
+        ("", 2, "error: --data: an empty reference, a data is needed"),
+        ("hf:a/b", 2, "error: --data: hf:a/b cannot be a data"),
+        (".", 2, "no train.jsonl, validation.jsonl or test.jsonl"),
+    ],
+)
+def test_a_wrong_reference_names_its_option(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reference: str, code: int, message: str
+) -> None:
+    make(run)
+    assert ftcli("join", "--run", run, "--in-process").code == 0
+    monkeypatch.chdir(tmp_path)
+    called = ftcli("join", "--run", run, "--id", "second", "--data", reference)
+    assert called.code == code
+    assert message in called.err
+    assert called.out == ""
+
+
+# ---- the rest of the command
+
+
+def test_the_result_is_a_path_or_json(run: Path) -> None:
+    path = Path(make(run).out.strip())
+    assert path.is_absolute()
+    assert (path / "train.jsonl").is_file()
+    value = json.loads(make(run, "--json").out)
+    assert value["outputs"]["data"]["path"] == str(path)
+    assert value["path"] == str(path.parent)
+    assert (value["id"], value["stage"]) == ("make", "make")
+    assert value["facts"]["toy/first_step"] == 1
+
+
+def test_another_id_is_another_stage(run: Path) -> None:
+    make(run)
+    assert "other: run (first time)" in make(run, "--id", "other").err
+    assert RunDir(run).ids() == ["make", "other"]
+    called = make(run, "--id", "Not/Good")
+    assert (called.code, called.err) == (
+        2,
+        "error: --id Not/Good: lower-case letters, digits, - and _, a letter first\n",
+    )
+
+
+def test_force_runs_again(run: Path) -> None:
+    make(run)
+    assert make(run).err == "make: cached\n"
+    assert make(run, "--force").err.startswith("make: run (forced)\n")
+
+
+def test_the_run_directory_may_come_from_the_environment(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FTCLI_RUN", str(run))
+    called = ftcli("make", "--in-process")
+    assert Path(called.out.strip()).is_relative_to(run)
+
+
+def test_a_file_as_run_directory_exits_2(run: Path) -> None:
+    run.touch()
+    called = make(run)
+    assert called.code == 2
+    assert "a run directory is needed" in called.err
+
+
+@pytest.mark.parametrize(("how", "code"), [("error", 1), ("bad-data", 65)])
+def test_a_failing_stage_has_its_exit_code_and_one_message(run: Path, how: str, code: int) -> None:
+    called = ftcli("make", "--run", run, "--fail", how)
+    assert called.code == code
+    assert called.out == ""
+    assert "Traceback" not in called.err
+    assert called.err.count("error: ") == 1
+    assert called.err.count("hint: ") == 1
+
+
+def test_the_toy_stages_are_not_in_the_table_of_the_program() -> None:
+    assert set(STAGES) & set(TOY_STAGES) == set()
+    assert all(isinstance(spec, Input) for name in STAGES for spec in load_stage(STAGES[name][0]).inputs.values())

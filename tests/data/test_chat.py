@@ -1,0 +1,190 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from ftcli.core.errors import BadData
+from ftcli.data.chat import render_answer, render_messages, render_prompt, stop_token_ids
+
+STOP = "<|im_end|>"
+THINKING = (
+    "{% for m in messages %}<|im_start|>{{ m['role'] }}\n"
+    "{{ m['content'].split('</think>')[-1] if not loop.last else m['content'] }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tiny_model: Path) -> Any:
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(tiny_model)
+
+
+@pytest.fixture(scope="module")
+def melting(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """A tokenizer that, like SmolLM2's, has tokens of several line breaks."""
+    from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    from tests.tiny import CHAT_TEMPLATE
+
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    vocabulary = {letter: number for number, letter in enumerate([*alphabet, "ĊĊ", "ĊĊĊ", "ok"])}
+    raw = Tokenizer(models.BPE(vocabulary, [("Ċ", "Ċ"), ("ĊĊ", "Ċ"), ("o", "k")]))
+    raw.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    raw.decoder = decoders.ByteLevel()
+    raw.add_special_tokens([AddedToken(token, special=True) for token in ("<|im_start|>", STOP)])
+    found = PreTrainedTokenizerFast(tokenizer_object=raw, eos_token=STOP)
+    found.chat_template = CHAT_TEMPLATE
+    return found
+
+
+def turn(role: str, content: str) -> dict[str, str]:
+    return {"role": role, "content": content}
+
+
+def stops(tokenizer: Any) -> frozenset[int]:
+    return stop_token_ids(tokenizer)
+
+
+def trained(tokenizer: Any, rendered: Any) -> str:
+    """The text that is trained on."""
+    chosen = [token for token, counts in zip(rendered.input_ids, rendered.loss_mask, strict=True) if counts]
+    return str(tokenizer.decode(chosen))
+
+
+def test_the_prompt_ends_where_the_answer_begins(tokenizer: Any) -> None:
+    ids = render_prompt(tokenizer, [turn("user", "What is a list?")])
+    assert tokenizer.decode(ids) == "<|im_start|>user\nWhat is a list?<|im_end|>\n<|im_start|>assistant\n"
+
+
+def test_an_answer_ends_with_its_end_of_turn_token_and_nothing_after_it(tokenizer: Any) -> None:
+    prompt, answer = render_answer(tokenizer, [turn("user", "Q")], "the cat", stops(tokenizer))
+    assert prompt == render_prompt(tokenizer, [turn("user", "Q")])
+    assert tokenizer.decode(answer) == "the cat<|im_end|>"
+    assert answer[-1] == tokenizer.eos_token_id
+
+
+def test_an_empty_answer_is_its_end_of_turn_token(tokenizer: Any) -> None:
+    assert render_answer(tokenizer, [turn("user", "Q")], "", stops(tokenizer))[1] == [tokenizer.eos_token_id]
+
+
+def test_every_assistant_turn_is_trained_through_its_end_and_nothing_else(tokenizer: Any) -> None:
+    messages = [
+        turn("system", "Be short."),
+        turn("user", "One?"),
+        turn("assistant", "First."),
+        turn("user", "Two?"),
+        turn("assistant", "Second."),
+    ]
+    rendered = render_messages(tokenizer, messages, stops(tokenizer))
+    assert trained(tokenizer, rendered) == "First.<|im_end|>Second.<|im_end|>"
+    text = tokenizer.decode(rendered.input_ids)
+    whole = tokenizer.apply_chat_template(messages, tokenize=False)
+    assert text == whole.removesuffix("\n"), "without the line break that the template adds"
+    assert len(rendered.input_ids) == len(rendered.loss_mask)
+
+
+def test_the_padding_token_does_not_decide_what_is_trained(tokenizer: Any) -> None:
+    """It is the end-of-turn token here, as in many models."""
+    assert tokenizer.pad_token_id == tokenizer.eos_token_id
+    rendered = render_messages(tokenizer, [turn("user", "Q"), turn("assistant", "A")], stops(tokenizer))
+    assert rendered.loss_mask[-1]
+    assert rendered.input_ids.count(tokenizer.eos_token_id) == 2
+    assert sum(rendered.loss_mask) == len(render_answer(tokenizer, [turn("user", "Q")], "A", stops(tokenizer))[1])
+
+
+@pytest.mark.parametrize("answer", ["\nok", "\n\nok", "\n\n", "ok\n", "\n\nok\n\n", " ok"])
+def test_no_token_crosses_from_the_prompt_into_the_answer(melting: Any, answer: str) -> None:
+    prompt = [turn("user", "Q")]
+    whole = melting.apply_chat_template([*prompt, turn("assistant", answer)], tokenize=True, return_dict=False)
+    alone = render_prompt(melting, prompt)
+    if answer.startswith("\n\n"):
+        assert whole[: len(alone)] != alone, "this tokenizer would melt them together"
+    start, rest = render_answer(melting, prompt, answer, stops(melting))
+    assert start == alone, "what generation sees"
+    assert melting.decode(rest) == f"{answer}<|im_end|>"
+    rendered = render_messages(melting, [*prompt, turn("assistant", answer)], stops(melting))
+    assert trained(melting, rendered) == f"{answer}<|im_end|>"
+
+
+def test_a_later_prompt_has_the_tokens_that_were_trained(melting: Any) -> None:
+    messages = [turn("user", "Q"), turn("assistant", "\n\nok"), turn("user", "R"), turn("assistant", "\nok")]
+    rendered = render_messages(melting, messages, stops(melting))
+    prompt = render_prompt(melting, messages[:3])
+    assert rendered.input_ids[: len(prompt)] == prompt
+    assert render_answer(melting, messages[:3], "\nok", stops(melting)) == (prompt, rendered.input_ids[len(prompt) :])
+
+
+texts = st.text(st.sampled_from("ab \n<>|é数🙂"), max_size=12)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(st.tuples(texts, texts), min_size=1, max_size=3))
+def test_prompt_and_answer_together_are_the_conversation_that_is_trained(
+    tokenizer: Any, turns: list[tuple[str, str]]
+) -> None:
+    messages = [message for ask, answer in turns for message in (turn("user", ask), turn("assistant", answer))]
+    rendered = render_messages(tokenizer, messages, stops(tokenizer))
+    prompt, answer = render_answer(tokenizer, messages[:-1], messages[-1]["content"], stops(tokenizer))
+    assert rendered.input_ids == prompt + answer
+    assert rendered.loss_mask[len(prompt) :] == [True] * len(answer)
+    assert trained(tokenizer, rendered) == "".join(f"{answer}<|im_end|>" for _, answer in turns)
+
+
+def test_a_template_that_rewrites_earlier_turns_is_refused(tokenizer: Any) -> None:
+    import copy
+
+    rewriting = copy.deepcopy(tokenizer)
+    rewriting.chat_template = THINKING
+    single = [turn("user", "Q"), turn("assistant", "<think>hm</think>A")]
+    assert trained(rewriting, render_messages(rewriting, single, stops(rewriting))).endswith("A<|im_end|>")
+    with pytest.raises(BadData, match="renders the first 2 messages differently once more follow"):
+        render_messages(rewriting, [*single, turn("user", "R"), turn("assistant", "B")], stops(rewriting))
+
+
+def test_a_template_without_end_of_turn_is_refused(tokenizer: Any) -> None:
+    import copy
+
+    endless = copy.deepcopy(tokenizer)
+    endless.chat_template = "{% for m in messages %}{{ m['role'] }}: {{ m['content'] }}\n{% endfor %}"
+    with pytest.raises(BadData, match="does not end the assistant's turn") as caught:
+        render_messages(endless, [turn("user", "Q"), turn("assistant", "A")], stops(endless))
+    assert "eos_token" in caught.value.hint
+
+
+def test_messages_that_a_template_refuses_are_bad_data(tokenizer: Any) -> None:
+    import copy
+
+    strict = copy.deepcopy(tokenizer)
+    strict.chat_template = (
+        "{% for m in messages %}{% if m['role'] == 'system' %}{{ raise_exception('System role not supported') }}"
+        "{% endif %}{{ m['content'] }}{% endfor %}"
+    )
+    with pytest.raises(BadData, match="the model's chat template refuses the messages: System role not supported"):
+        render_prompt(strict, [turn("system", "S"), turn("user", "Q")])
+
+
+def test_a_model_without_chat_template_or_end_token_is_refused(tokenizer: Any) -> None:
+    import copy
+
+    bare = copy.deepcopy(tokenizer)
+    bare.chat_template = None
+    with pytest.raises(BadData, match="no chat template"):
+        render_prompt(bare, [turn("user", "Q")])
+    bare.eos_token = None
+    with pytest.raises(BadData, match="no end-of-sequence token"):
+        stop_token_ids(bare)
+    assert stop_token_ids(bare, 7) == {7}
+
+
+def test_stop_ids_are_those_of_tokenizer_and_generation_config(tokenizer: Any) -> None:
+    own = tokenizer.eos_token_id
+    assert stop_token_ids(tokenizer) == {own}
+    assert stop_token_ids(tokenizer, 5) == {own, 5}
+    assert stop_token_ids(tokenizer, [5, 6]) == {own, 5, 6}

@@ -1,0 +1,164 @@
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+import pytest
+import torch
+from scipy import stats
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from ftcli.models.generate import Generation, _pick, generate, row_seed, split_model
+
+PROMPTS = [[5, 6, 7], [9], [11, 12, 13, 14, 15, 16], [5, 6, 7], [20, 21]]
+KEYS = ["a", "b", "c", "d", "e"]
+
+
+def make_model() -> Any:
+    """With large random weights, so that what it says depends on all that came before."""
+    torch.manual_seed(3)
+    config = LlamaConfig(
+        vocab_size=60,
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        tie_word_embeddings=False,
+        initializer_range=0.3,
+        pad_token_id=2,
+        eos_token_id=None,
+    )
+    return LlamaForCausalLM(config).eval()
+
+
+@pytest.fixture(scope="module")
+def model() -> Any:
+    return make_model()
+
+
+def run(model: Any, **changes: Any) -> list[Generation]:
+    options: dict[str, Any] = {
+        "stop_ids": frozenset(),
+        "pad_id": 2,
+        "max_new_tokens": 12,
+        "temperature": 1.0,
+        "seed": 3,
+        **changes,
+    }
+    prompts, keys = options.pop("prompts", PROMPTS), options.pop("keys", KEYS)
+    return generate(model, prompts, keys, **options)
+
+
+def test_greedy_decoding_is_that_of_transformers(model: Any) -> None:
+    found = run(model, temperature=0.0)
+    assert len({tuple(item.ids) for item in found}) == 4, "rows 0 and 3 are the same prompt"
+    assert len(set(found[0].ids)) > 4
+    for prompt, generation in zip(PROMPTS, found, strict=True):
+        expected = model.generate(
+            torch.tensor([prompt]), max_new_tokens=12, do_sample=False, eos_token_id=None, pad_token_id=2
+        )
+        assert generation.ids == expected[0, len(prompt) :].tolist()
+        assert generation.finish_reason == "length"
+
+
+def test_greedy_decoding_stops_where_transformers_stops(model: Any) -> None:
+    stop = run(model, temperature=0.0)[0].ids[4]
+    found = run(model, temperature=0.0, stop_ids=frozenset({stop}))
+    assert {item.finish_reason for item in found} == {"stop", "length"}
+    for prompt, generation in zip(PROMPTS, found, strict=True):
+        expected = model.generate(
+            torch.tensor([prompt]), max_new_tokens=12, do_sample=False, eos_token_id=stop, pad_token_id=2
+        )
+        assert generation.ids == expected[0, len(prompt) :].tolist()
+        assert (generation.finish_reason == "stop") == (generation.ids[-1] == stop)
+
+
+def test_samples_do_not_depend_on_the_batch_or_the_order_of_rows(model: Any) -> None:
+    stop_ids = frozenset(range(0, 60, 9))
+    whole = run(model, stop_ids=stop_ids)
+    assert {item.finish_reason for item in run(model, stop_ids=stop_ids, max_new_tokens=40)} == {"stop"}
+    for batch_size in (1, 2, 3):
+        assert run(model, batch_size=batch_size, stop_ids=stop_ids) == whole
+    backwards = run(model, prompts=PROMPTS[::-1], keys=KEYS[::-1], stop_ids=stop_ids)
+    assert backwards[::-1] == whole
+
+
+def test_rows_and_seeds_have_streams_of_their_own(model: Any) -> None:
+    found = run(model)
+    assert found[0].ids != found[3].ids, "equal prompts with different keys"
+    assert run(model, seed=4)[0].ids != found[0].ids
+    assert run(model) == found
+    twins = run(model, prompts=[[5], [5]], keys=["same", "same"])
+    assert twins[0] == twins[1]
+
+
+def test_an_answer_ends_with_its_stop_token_or_is_cut(model: Any) -> None:
+    stop_ids = frozenset(range(0, 60, 9))
+    for item in run(model, stop_ids=stop_ids, max_new_tokens=6):
+        assert not stop_ids & set(item.ids[:-1])
+        assert (item.ids[-1] in stop_ids) == (item.finish_reason == "stop")
+        assert len(item.ids) == 6 or item.finish_reason == "stop"
+
+
+def test_samples_follow_the_softmax_at_their_temperature() -> None:
+    """Chi-square test against probabilities worked out by hand: logits log(1), log(2), log(4) at temperature 1/2 are 1 : 4 : 16."""
+    logits = torch.log(torch.tensor([1.0, 2.0, 4.0])).repeat(4000, 1)
+    generators = [torch.Generator().manual_seed(row_seed(0, str(row))) for row in range(4000)]
+    counts = Counter(_pick(logits, 0.5, generators))
+    expected = [4000 * share / 21 for share in (1, 4, 16)]
+    assert stats.chisquare([counts[token] for token in range(3)], expected).pvalue > 0.001
+
+
+def test_first_tokens_of_many_samples_follow_the_models_distribution(model: Any) -> None:
+    with torch.inference_mode():
+        logits = model(torch.tensor([[5, 6, 7]])).logits[0, -1].double()
+    top = logits.topk(5).indices.tolist()
+    shares = torch.softmax(logits, dim=0)
+    found = run(
+        model,
+        prompts=[[5, 6, 7]] * 2000,
+        keys=[str(n) for n in range(2000)],
+        max_new_tokens=1,
+        batch_size=500,
+    )
+    counts = Counter(item.ids[0] for item in found)
+    observed = [*(counts[token] for token in top), 2000 - sum(counts[token] for token in top)]
+    expected = [2000 * float(shares[token]) for token in top]
+    assert stats.chisquare(observed, [*expected, 2000 - sum(expected)]).pvalue > 0.001
+
+
+def test_progress_counts_finished_rows_and_the_mode_of_the_model_is_kept(model: Any) -> None:
+    counted: list[int] = []
+    model.train()
+    run(model, batch_size=2, on_batch=counted.append)
+    assert counted == [2, 4, 5]
+    assert model.training
+    model.eval()
+    run(model)
+    assert not model.training
+    assert run(model, prompts=[], keys=[]) == []
+
+
+def test_an_adapter_takes_part(model: Any) -> None:
+    from peft import LoraConfig, get_peft_model
+
+    base = make_model()
+    adapted = get_peft_model(base, LoraConfig(r=4, target_modules=["q_proj"], init_lora_weights=False)).eval()
+    found = run(adapted, temperature=0.0)
+    expected = adapted.generate(
+        input_ids=torch.tensor([PROMPTS[0]]), max_new_tokens=12, do_sample=False, eos_token_id=None, pad_token_id=2
+    )
+    assert found[0].ids == expected[0, len(PROMPTS[0]) :].tolist()
+    assert found != run(model, temperature=0.0)
+    backbone, head = split_model(adapted)
+    assert backbone is base.model
+    assert head is base.lm_head
+
+
+def test_row_seeds_differ_and_fit_a_generator() -> None:
+    seeds = {row_seed(seed, key) for seed in range(50) for key in map(str, range(50))}
+    assert len(seeds) == 2500
+    assert all(0 <= seed < 2**63 for seed in seeds)
+    assert row_seed(1, "2") == row_seed(1, "2")
+    assert row_seed(1, "12") != row_seed(11, "2")

@@ -1,0 +1,181 @@
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ftcli.core.errors import BadData, Busy, StageFailed
+from ftcli.core.rundir import Published, RunDir
+from ftcli.core.stage import Artifact, Kind
+from ftcli.launch.inline import run_inline
+from ftcli.launch.spec import Job, Result
+from ftcli.pipeline.resolve import from_published
+from ftcli.pipeline.runner import Decision, Task, decide, execute
+from tests.pipeline.toy import MAKE, join_task, make_task
+
+
+def run_it(task: Task, run: RunDir, said: list[str] | None = None, **options: Any) -> Published:
+    say = (said if said is not None else []).append
+    return execute(task, run, run_inline, lambda event: None, say, **options)
+
+
+def rows(item: Published, label: str = "") -> Artifact:
+    return from_published(item, "data", Kind.DATA, label)
+
+
+def reason(task: Task, run: RunDir, **options: Any) -> str:
+    decision = decide(task, run, **options)
+    assert decision.run
+    assert decision.cached is None
+    return decision.reason
+
+
+def test_a_stage_runs_once_and_is_then_cached(tmp_path: Path) -> None:
+    run, said = RunDir(tmp_path), []
+    first = run_it(make_task(), run, said)
+    assert run_it(make_task(), run, said) == first
+    assert run_it(make_task(step_seconds=0.001), run, said) == first, "speed is not in the fingerprint"
+    assert said == ["make: run (first time)", "make: cached", "make: cached"]
+
+
+def test_stage_json_tells_how_the_result_was_made(tmp_path: Path) -> None:
+    run = RunDir(tmp_path)
+    make = run_it(make_task(text="ü", step_seconds=0.001), run)
+    item = run_it(join_task(rows(make, "first"), rows(make, "second")), run)
+    stage = json.loads((make.path / "stage.json").read_text(encoding="utf-8"))
+    assert stage["parts"] == {"stage": "make", "version": 1, "config": {"text": "ü"}, "inputs": {}}
+    assert stage["fingerprint"].startswith(make.path.name)
+    assert stage["config"]["text"] == "ü"
+    assert stage["config"]["step_seconds"] == 0.001, "the whole config is kept"
+    assert stage["facts"]["toy/first_step"] == 1
+    assert stage["started"] <= stage["ended"]
+    assert set(stage["software"]) >= {"ftcli", "python", "torch", "transformers", "trl", "peft"}
+    assert stage["hardware"]["memory_bytes"] > 2**28
+    inputs = item.manifest["inputs"]
+    assert inputs["data"] == [
+        {
+            "label": "first",
+            "ref": f"stages/make/{make.path.name}/data",
+            "kind": "data",
+            "digest": make.manifest["outputs"]["data"]["digest"],
+        }
+    ]
+    assert [record["label"] for record in inputs["others"]] == ["second"]
+    assert str(tmp_path) not in (item.path / "stage.json").read_text(), "a run can be moved"
+    assert (make.path / "metrics.jsonl").read_text().count("\n") == 3
+    assert run.pending() == {}
+
+
+def test_the_reason_names_what_changed(tmp_path: Path) -> None:
+    run = RunDir(tmp_path)
+    make, other = run_it(make_task(), run), run_it(make_task("other", text="bye"), run)
+    run_it(join_task(rows(make, "a"), rows(make, "b")), run)
+    assert reason(make_task(text="bye", steps=4), run) == "steps default -> 4, text default -> bye"
+    run_it(make_task(text="bye"), run)
+    assert reason(make_task(text="ciao"), run) == "text bye -> ciao"
+    assert reason(make_task(seed=1), run) == "seed default -> 1, text bye -> default"
+    assert reason(join_task(rows(other, "a"), rows(make, "b")), run) == "data changed"
+    assert reason(join_task(rows(make, "a"), rows(make, "c")), run) == "others changed"
+    assert reason(join_task(rows(make, "a")), run) == "others is gone"
+    assert reason(join_task(rows(other, "a"), rows(make, "b"), seed=1), run) == "data changed, seed default -> 1"
+    newer = replace(make_task(), stage=replace(MAKE, version=2))
+    assert "make works differently since version 2" in reason(newer, run)
+    assert (
+        reason(replace(join_task(rows(make)), id="make"), run).endswith("was a make stage, text bye -> default")
+        is False
+    )
+    assert "was a make stage" in reason(replace(join_task(rows(make)), id="make"), run)
+
+
+def test_an_input_counts_by_content_so_an_equal_rerun_keeps_what_follows(tmp_path: Path) -> None:
+    run = RunDir(tmp_path)
+    make = run_it(make_task(), run)
+    run_it(join_task(rows(make)), run)
+    again = run_it(make_task(words=[], scale=2.0), run)
+    assert again.path != make.path
+    assert decide(join_task(rows(again)), run).run is False
+
+
+def test_an_earlier_result_is_found_again_and_becomes_the_latest(tmp_path: Path) -> None:
+    run, said = RunDir(tmp_path), []
+    first = run_it(make_task(), run)
+    second = run_it(make_task(text="bye"), run)
+    assert run.latest("make") == second
+    assert run_it(make_task(), run, said) == first
+    assert said == ["make: cached"]
+    assert run.latest("make") == first
+
+
+def test_force_runs_again_and_says_so(tmp_path: Path) -> None:
+    run, said = RunDir(tmp_path), []
+    first = run_it(make_task(), run)
+    second = run_it(make_task(), run, said, force=True)
+    assert said == ["make: run (forced)"]
+    assert first.path == second.path
+    assert first.manifest["facts"] != second.manifest["facts"]
+    assert run.latest("make") == second
+
+
+def test_a_failed_stage_publishes_nothing_and_goes_on_from_its_work(tmp_path: Path) -> None:
+    run, said = RunDir(tmp_path), []
+    with pytest.raises(StageFailed, match="make failed: RuntimeError: out of luck") as caught:
+        run_it(make_task(fail="error"), run)
+    assert str(tmp_path) in caught.value.hint
+    assert "log.txt" in caught.value.hint
+    assert run.folders() == []
+    item = run_it(make_task(fail="error"), run, said)
+    assert said == ["make: run (interrupted earlier: goes on)"]
+    assert item.manifest["facts"]["toy/first_step"] == 2
+
+
+def test_what_the_stage_raised_is_raised_unchanged(tmp_path: Path) -> None:
+    with pytest.raises(BadData, match=r"^row 2 is bad$") as caught:
+        run_it(make_task(fail="bad-data"), RunDir(tmp_path))
+    assert caught.value.hint == "repair row 2"
+
+
+def test_interrupted_work_on_other_settings_survives_a_cached_stage(tmp_path: Path) -> None:
+    run = RunDir(tmp_path)
+    run_it(make_task(), run)
+    with pytest.raises(StageFailed):
+        run_it(make_task(fail="error", steps=9), run)
+    run_it(make_task(), run)
+    run_it(make_task(text="third"), run)
+    assert run_it(make_task(fail="error", steps=9), run).manifest["facts"]["toy/first_step"] == 2
+
+
+def test_a_cached_stage_is_returned_while_another_process_works_on_it(tmp_path: Path) -> None:
+    run = RunDir(tmp_path)
+    first = run_it(make_task(), run)
+    run_it(make_task(text="bye"), run)
+    with run.lock("make"):
+        assert run_it(make_task(), run) == first
+        with pytest.raises(Busy):
+            run_it(make_task(text="ciao"), run)
+        with pytest.raises(Busy):
+            run_it(make_task(), run, force=True)
+
+
+def test_a_stage_that_wrote_no_output_is_a_bug_and_publishes_nothing(tmp_path: Path) -> None:
+    def idle(job: Job, sink: object) -> Result:
+        return Result(0)
+
+    run = RunDir(tmp_path)
+    with pytest.raises(RuntimeError, match="wrote nothing"):
+        execute(make_task(), run, idle, lambda event: None, lambda text: None)
+    assert run.folders() == []
+
+
+def test_damage_of_the_same_size_is_left_to_verify(tmp_path: Path) -> None:
+    """A cache hit looks at sizes only; reading 16 GB of weights at every command would take a minute."""
+    run = RunDir(tmp_path)
+    path = run_it(make_task(), run).output("data") / "train.jsonl"
+    path.write_text(path.read_text().replace("hello", "hallo"))
+    assert decide(make_task(), run).run is False
+    size = path.stat().st_size
+    path.write_text("")
+    damaged = f"its output is damaged: data/train.jsonl: 0 bytes, recorded {size}"
+    assert decide(make_task(), run) == Decision(True, damaged)

@@ -1,0 +1,114 @@
+"""Two stages without heavy imports, so that the controller can be tested in milliseconds: ``make`` writes rows step by step and
+can go on from scratch, ``join`` reads them."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from ftcli.core.config import ExecOnly, StageConfig
+from ftcli.core.errors import BadData
+from ftcli.core.stage import Artifact, Context, Input, Kind, Stage
+from ftcli.data.rows import write_jsonl
+from ftcli.pipeline.runner import Task
+
+ROOT = Path(__file__).parents[2]
+TOY_STAGES = {
+    "make": ("tests.pipeline.toy:MAKE", "Write some rows."),
+    "join": ("tests.pipeline.toy:JOIN", "Read some rows."),
+}
+
+
+class MakeConfig(StageConfig):
+    text: str = "hello"
+    """What every row says."""
+    steps: int = Field(default=3, ge=1)
+    """Rows to write."""
+    words: tuple[str, ...] = ()
+    """Written after the text."""
+    scale: float | None = Field(default=None, gt=0)
+    """Multiplies the metric."""
+    loud: bool = False
+    """Write in capitals."""
+    mode: Literal["plain", "fancy"] = "plain"
+    """How to write."""
+    size_bytes: int = 0
+    """Bytes of an extra file."""
+    fail: Literal["no", "error", "bad-data", "kill", "exit"] = "no"
+    """How to fail at the second step, once."""
+    step_seconds: Annotated[float, ExecOnly()] = 0.0
+    """Pause of each step."""
+
+
+def make(ctx: Context[MakeConfig]) -> None:
+    config, mark = ctx.config, ctx.scratch / "done"
+    (ctx.scratch / "pid").write_text(str(os.getpid()))
+    done = int(mark.read_text() or 0) if mark.exists() else 0
+    ctx.events.rewind(done)
+    for step in range(done + 1, config.steps + 1):
+        if step == 2:
+            fail_once(ctx, config.fail)
+        time.sleep(config.step_seconds)
+        ctx.events.metrics(step, {"toy/value": step * (config.scale or 1.0)})
+        ctx.events.progress("make", step, config.steps, loss=1 / step)
+        mark.write_text(str(step))
+    print("made", config.steps, "rows")
+    text = " ".join([config.text, *config.words])
+    rows = [
+        {"id": str(step), "text": text.upper() if config.loud else text, "meta": {}} for step in range(config.steps)
+    ]
+    folder = ctx.output("data")
+    for split in ("train", "validation", "test"):
+        write_jsonl(folder / f"{split}.jsonl", rows if split == "train" else [])
+    if config.size_bytes:
+        (folder / "large.bin").write_bytes(b"x" * config.size_bytes)
+    (folder / "private").write_text("like safetensors")
+    (folder / "private").chmod(0o600)
+    ctx.events.summarize({"toy/first_step": done + 1})
+
+
+def fail_once(ctx: Context[MakeConfig], how: str) -> None:
+    mark = ctx.scratch / "failed"
+    if how == "no" or mark.exists():
+        return
+    mark.touch()
+    if how == "kill":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if how == "exit":
+        sys.exit(5)
+    raise BadData("row 2 is bad", "repair row 2") if how == "bad-data" else RuntimeError("out of luck")
+
+
+def join(ctx: Context[StageConfig]) -> None:
+    texts = [(item.label, (item.path / "train.jsonl").read_text()) for item in (ctx.one("data"), *ctx.many("others"))]
+    folder = ctx.output("report")
+    (folder / "summary.txt").write_text(f"{len(texts)} inputs: {', '.join(label for label, _ in texts)}\n")
+    (folder / "report.html").write_text("".join(text for _, text in texts))
+
+
+MAKE = Stage("make", MakeConfig, {}, {"data": Kind.DATA}, make, example="ftcli make --text hello")
+JOIN = Stage(
+    "join",
+    StageConfig,
+    {
+        "data": Input(Kind.DATA, "Rows to read."),
+        "others": Input(Kind.DATA, "More rows.", required=False, many=True),
+    },
+    {"report": Kind.REPORT},
+    join,
+)
+
+
+def make_task(id: str = "make", **settings: Any) -> Task:
+    return Task(id, "tests.pipeline.toy:MAKE", MAKE, MakeConfig(**settings), {})
+
+
+def join_task(*items: Artifact, id: str = "join", **settings: Any) -> Task:
+    inputs = {"data": items[:1], "others": items[1:]}
+    return Task(id, "tests.pipeline.toy:JOIN", JOIN, StageConfig(**settings), {k: v for k, v in inputs.items() if v})
