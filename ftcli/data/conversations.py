@@ -32,7 +32,7 @@ KINDS = {
 }
 
 
-class Refused(Exception):  # noqa: N818 - it is an answer about one row and never leaves `formats.to_rows`
+class Refused(Exception):
     """A row cannot be converted."""
 
     def __init__(self, reason: Reason, detail: str) -> None:

@@ -1,19 +1,26 @@
 """Generate answers: one decode loop for sampling, PPO rollouts and evaluation.
 
 Sampling is exact (softmax of logits / temperature over the whole vocabulary) and does not depend on how rows are batched: each
-row draws Gumbel noise from its own generator, seeded by ``(seed, row key)``, and takes the largest perturbed logit (Gumbel-max).
+row has its own generator, seeded by ``(seed, row key)``, and one uniform draw a token, turned into a token by the inverse
+CDF. (Gumbel noise would do the same with a draw for every word of the vocabulary: 34 of 220 ms a step for 32 rows.)
 The loop calls the backbone and applies the LM head to the last position only.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
 from transformers import DynamicCache
+
+from ftcli.core.errors import UsageError
+
+LOGIT_CHANGES = ("final_logit_softcapping", "logit_scale", "logits_scaling", "lm_head_multiplier", "output_multiplier")
+"""Config keys of models that do more between hidden states and logits than the head's matrix product."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +40,29 @@ def row_seed(seed: int, key: str) -> int:
 def split_model(model: Any) -> tuple[Any, Any]:
     """``(backbone, LM head)`` of a causal language model, also under PEFT; active adapters stay active."""
     inner = model.get_base_model() if hasattr(model, "get_base_model") else model
+    changed = [name for name in LOGIT_CHANGES if getattr(inner.config.get_text_config(), name, None) not in (None, 1.0)]
+    if changed:
+        raise UsageError(
+            f"this model changes its logits after the head ({', '.join(changed)}), which ftcli does not follow yet",
+            "sample, reward, ppo and eval work with models such as Llama, Qwen, Mistral and SmolLM",
+        )
     return inner.base_model, inner.get_output_embeddings()
+
+
+@contextmanager
+def adapters_in(model: Any, dtype: torch.dtype) -> Iterator[None]:
+    """Hold the LoRA weights in ``dtype`` meanwhile, and give the float32 originals back after.
+
+    Adapters are float32 for the optimizer's sake; while decoding, casting every input to them takes a third of the time.
+    """
+    kept = [(weight, weight.data) for name, weight in model.named_parameters() if ".lora_" in name]
+    for weight, data in kept:
+        weight.data = data.to(dtype)
+    try:
+        yield
+    finally:
+        for weight, data in kept:
+            weight.data = data
 
 
 def generate(
@@ -60,15 +89,16 @@ def generate(
     model.eval()
     for first in range(0, len(order), batch_size):
         chosen = order[first : first + batch_size]
-        rows = _decode(
-            model,
-            [prompts[index] for index in chosen],
-            [row_seed(seed, keys[index]) for index in chosen],
-            stop_ids,
-            pad_id,
-            max_new_tokens,
-            temperature,
-        )
+        with adapters_in(model, split_model(model)[0].dtype):
+            rows = _decode(
+                model,
+                [prompts[index] for index in chosen],
+                [row_seed(seed, keys[index]) for index in chosen],
+                stop_ids,
+                pad_id,
+                max_new_tokens,
+                temperature,
+            )
         for index, row in zip(chosen, rows, strict=True):
             results[index] = row
         on_batch(min(first + batch_size, len(order)))
@@ -119,10 +149,11 @@ def _decode(
 
 
 def _pick(logits: torch.Tensor, temperature: float, generators: list[torch.Generator]) -> list[int]:
-    """One token a row from logits [B, V]: the largest, or with Gumbel noise at ``temperature`` a sample of the softmax."""
-    if temperature > 0:
-        noise = torch.stack(
-            [torch.empty(logits.shape[1]).exponential_(generator=g) for g in generators]
-        )  # [B, V]; -log of an Exp(1) draw is a Gumbel draw
-        logits = logits / temperature - noise.to(logits.device).log()
-    return [int(token) for token in logits.argmax(dim=1)]
+    """One token a row from logits [B, V]: the largest, or with ``temperature`` a draw from the softmax by its inverse CDF."""
+    if temperature == 0:
+        return [int(token) for token in logits.argmax(dim=1)]
+    cdf = torch.softmax(logits / temperature, dim=1).cumsum(dim=1, dtype=torch.float64)  # [B, V]
+    draws = torch.cat([torch.rand(1, generator=one, dtype=torch.float64) for one in generators])  # [B], below 1
+    places = draws.to(cdf.device)[:, None] * cdf[:, -1:]  # the last entry differs from 1 by rounding
+    tokens = torch.searchsorted(cdf, places, right=True)[:, 0]  # the first token whose CDF lies above the draw
+    return [int(token) for token in tokens]

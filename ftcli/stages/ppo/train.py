@@ -28,6 +28,7 @@ from ftcli.models.load import (
     load_adapter,
     load_base,
     load_tokenizer_of,
+    pick_attention,
     pick_device,
     pick_dtype,
     read_base_record,
@@ -161,6 +162,7 @@ def _load_roles(ctx: Context[PpoConfig]) -> LoraRoles:
         device,
         record.get("quantization"),
         record.get("double_quant", True),
+        pick_attention(device, config.max_prompt_length + config.response_length),
     )
     if policy.base is None:
         alpha = 2 * config.lora_r

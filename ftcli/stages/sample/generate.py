@@ -39,7 +39,9 @@ def run(ctx: Context[SampleConfig]) -> None:
     write_jsonl(folders["pairs"] / "test.jsonl", [])
     records: list[Row] = []
     for split, limit in zip(SPLITS, (config.train_prompts, config.validation_prompts), strict=True):
-        rows = read_split(ctx.one("data").path, split, RowType.MESSAGES, RowType.PROMPT, RowType.PREFERENCE, limit=limit)
+        rows = read_split(
+            ctx.one("data").path, split, RowType.MESSAGES, RowType.PROMPT, RowType.PREFERENCE, limit=limit
+        )
         prompts = {row["id"]: render_prompt(tokenizer, prompt_of(row)) for row in rows}
         kept = [row for row in rows if len(prompts[row["id"]]) <= config.max_prompt_length]
         _add(counts, too_long_prompts=len(rows) - len(kept), prompts=len(kept))

@@ -1,7 +1,8 @@
 """Draws k answers to each prompt from a model, at temperature 1 over its whole vocabulary.
 
-Every row has its own random stream, so the answers do not depend on how rows are batched. Where the data has reference answers, it also
-writes preference pairs: the reference is chosen, the model's own answer is rejected. Identical ones are dropped and counted.
+Every row has its own random stream, so the answers do not depend on how rows are batched. Where the data has reference
+answers, it also writes preference pairs: the reference is chosen, the model's own answer is rejected. Identical ones are
+dropped and counted.
 """
 
 from __future__ import annotations

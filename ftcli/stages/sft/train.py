@@ -27,6 +27,7 @@ from ftcli.models.load import (
     load_adapter,
     load_base,
     load_tokenizer_of,
+    pick_attention,
     pick_device,
     pick_dtype,
     save_adapter,
@@ -118,15 +119,16 @@ def train(ctx: Context[SftConfig]) -> None:
 def _load(ctx: Context[SftConfig], dtype: torch.dtype, device: torch.device) -> Any:
     """The model with what is to be trained in float32 and requiring gradients, the rest frozen."""
     config, source = ctx.config, ctx.one("model")
+    attention = pick_attention(device, config.max_length)
     if not isinstance(config, LoraConfig):
         if is_adapter(source.path):
             raise UsageError(
                 f"{source.ref} is an adapter; sft trains all weights of a whole model",
                 "train it further with `ftcli lora`, or give sft the adapter's base",
             )
-        return load_base(source.path, torch.float32, device)
+        return load_base(source.path, torch.float32, device, attention=attention)
     quantization, double_quant = _quantization(config)
-    base = load_base((source.base or source).path, dtype, device, quantization, double_quant is not False)
+    base = load_base((source.base or source).path, dtype, device, quantization, double_quant is not False, attention)
     if source.base is None:
         return add_lora(
             base,
