@@ -58,7 +58,8 @@ def test_a_failing_listener_ends_the_worker(tmp_path: Path) -> None:
 
     with pytest.raises(KeyboardInterrupt):
         run_in_process_of_its_own(job(tmp_path, steps=1000, step_seconds=0.01), listen)
-    assert int((tmp_path / "scratch" / "done").read_text() or 0) < 1000
+    done = tmp_path / "scratch" / "done"  # killed at its first event, a worker may not have made it yet
+    assert not done.exists() or int(done.read_text() or 0) < 1000
     assert not (tmp_path / "scratch" / "result.json").exists()
 
 

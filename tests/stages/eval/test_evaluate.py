@@ -87,7 +87,7 @@ def whole(tmp_path_factory, base, adapters, reward, data) -> tuple[Path, Context
 def test_every_output_file_is_written(whole):
     folder, ctx = whole
     found = {path.name for path in (folder / "out" / "report").iterdir()}
-    assert found == {"report.html", "report.md", "metrics.json", "samples.jsonl"}
+    assert found == {"report.html", "report.md", "summary.txt", "metrics.json", "samples.jsonl"}
     assert ctx.events.summary["table"][0][:2] == ["Model", "Perplexity"]
     assert [row[0] for row in ctx.events.summary["table"][1:]] == ["lora", "base", "qlora", "other", "qlora-2"]
 
