@@ -24,7 +24,7 @@ from ftcli.data.chat import render_answer, stop_token_ids
 from ftcli.data.rows import Row, RowType, prompt_of, read_split, reference_of
 from ftcli.metrics.perplexity import score_answers
 from ftcli.metrics.text import non_ascii_share
-from ftcli.models.generate import generate, split_model
+from ftcli.models.generate import adapters_in, generate, split_model
 from ftcli.models.heads import load_head
 from ftcli.models.load import load_adapter, load_base, load_tokenizer_of, pick_device, pick_dtype, read_base_record
 from ftcli.rl.reward_model import load_reward_model
@@ -221,14 +221,15 @@ def measure(ctx: Context[EvalConfig], artifact: Artifact, model: Any, rows: Sequ
 
     if "perplexity" in config.metrics:
         backbone, head = split_model(model)
-        scores = score_answers(
-            backbone,
-            head,
-            pairs,
-            pad_id=int(tokenizer.pad_token_id),
-            batch_size=config.batch_size,
-            on_batch=progress("perplexity", len(rows)),
-        )
+        with adapters_in(model, backbone.dtype):
+            scores = score_answers(
+                backbone,
+                head,
+                pairs,
+                pad_id=int(tokenizer.pad_token_id),
+                batch_size=config.batch_size,
+                on_batch=progress("perplexity", len(rows)),
+            )
         outcome = replace(outcome, nll=[score.nll for score in scores], tokens=[score.tokens for score in scores])
     if ctx.maybe("reward") is not None or set(config.metrics) - {"perplexity"}:
         outcome = replace(outcome, greedy=answers("greedy answers", 1, 0.0))

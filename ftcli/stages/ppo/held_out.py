@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+from ftcli.core.errors import StageFailed
 from ftcli.data.rows import Row, prompt_of
 from ftcli.rl.ppo import Score
 from ftcli.rl.rewards import paired_change
@@ -63,17 +64,38 @@ def examine(
     seed: int,
     micro_batch_size: int,
     device: torch.device,
+    *,
+    at_start: bool,
 ) -> Exam:
-    """Sample one answer to each of ``prompts``; equal policies give equal answers."""
+    """Sample one answer to each of ``prompts``; equal policies give equal answers.
+
+    ``at_start``: the policy still is its own reference, so every KL is 0. That is checked on the first micro-batch,
+    and `StageFailed` raised where it does not hold.
+    """
     keys = [f"held-out/{place}" for place in range(len(prompts))]
     exchanges = sample_exchanges(roles, prompts, keys, sampling, seed)
-    kl = sequence_kl(roles, exchanges, sampling, micro_batch_size, device)
+    measured = exchanges[:micro_batch_size] if at_start else exchanges
+    kl = sequence_kl(roles, measured, sampling, micro_batch_size, device)
+    if at_start:
+        check_reference(kl)
+        kl = [0.0] * len(exchanges)
     return Exam(
         [
             Answer(one.response, one.ended, value, divergence)
             for one, value, divergence in zip(exchanges, score(exchanges), kl, strict=True)
         ]
     )
+
+
+def check_reference(kl: Sequence[float]) -> None:
+    """The reference must be the starting policy exactly; a wrong one (say, the bare base) would pull the policy away
+    from it."""
+    largest = max(map(abs, kl))
+    if largest > 0:
+        raise StageFailed(
+            f"the reference is not the starting policy: before any update their log-probs differ by {largest:g} over a response",
+            "set precision to fp32; if it stays, report it as a bug",
+        )
 
 
 def compare(before: Exam, after: Exam) -> dict[str, float | int | None]:

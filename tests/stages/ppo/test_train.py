@@ -17,9 +17,8 @@ from ftcli.data.rows import Row, prompt_of, read_split
 from ftcli.models.load import load_model, load_tokenizer
 from ftcli.rl.reward_model import load_reward_model
 from ftcli.rl.sequences import Exchange
-from ftcli.stages.ppo.held_out import Answer, Exam
+from ftcli.stages.ppo.held_out import check_reference
 from ftcli.stages.ppo.stage import PPO
-from ftcli.stages.ppo.train import check_reference
 from ftcli.stages.reward.stage import REWARD
 from tests.conftest import artifact, run_stage, write_data
 from tests.stages.reward.adapters import write_adapter
@@ -242,9 +241,9 @@ def test_a_reward_model_that_scores_all_alike_is_refused(inputs: dict[str, Artif
 
 
 def test_a_reference_that_is_not_the_starting_policy_is_refused() -> None:
-    check_reference(Exam([Answer([3], True, 0.5, 0.0)]))
+    check_reference([0.0])
     with pytest.raises(StageFailed, match="reference is not the starting policy"):
-        check_reference(Exam([Answer([3], True, 0.5, 0.0), Answer([3], True, 0.5, -1e-7)]))
+        check_reference([0.0, -1e-7])
 
 
 def test_rows_without_prompts_are_refused(inputs: dict[str, Artifact], tmp_path: Path) -> None:
