@@ -19,6 +19,7 @@ PIPELINE: dict[str, tuple[str, str]] = {
     "status": ("ftcli.cli.pipeline:status", "Show what a run directory holds."),
     "lineage": ("ftcli.cli.pipeline:lineage", "Show what each result was made from."),
     "verify": ("ftcli.cli.pipeline:verify", "Rehash a run directory and name what changed."),
+    "diff": ("ftcli.cli.diff:diff", "Compare two results of prep: settings, counts, rows."),
 }
 
 

@@ -7,6 +7,7 @@ YAML value mean the same and fail the same.
 from __future__ import annotations
 
 import inspect
+import tempfile
 import types
 import typing
 from collections.abc import Mapping, Sequence
@@ -16,12 +17,13 @@ from typing import Any
 import typer
 import typer.core
 
-from ftcli.cli.output import launcher, print_result
+from ftcli.cli.output import launcher, print_result, report_texts
 from ftcli.core.config import StageConfig, nearest, parse
 from ftcli.core.console import Console
 from ftcli.core.errors import UsageError
+from ftcli.core.events import Events
 from ftcli.core.rundir import Published, RunDir
-from ftcli.core.stage import Artifact, Input, Stage
+from ftcli.core.stage import Artifact, Context, Input, Stage
 from ftcli.launch.spec import load_stage
 from ftcli.pipeline.references import (
     ID_PATTERN,
@@ -77,7 +79,12 @@ def stage_command(name: str, target: str, text: str) -> Any:
     def command(**values: Any) -> None:
         run_stage(target, stage, values)
 
-    parameters = [*_common(name), *(_input_option(*item) for item in stage.inputs.items()), *_settings(stage.config)]
+    parameters = [
+        *_common(name),
+        *_inspecting(stage),
+        *(_input_option(*item) for item in stage.inputs.items()),
+        *_settings(stage.config),
+    ]
     command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     doc = inspect.cleandoc(inspect.getmodule(stage.run).__doc__ or "") if inspect.getmodule(stage.run) else ""
@@ -108,6 +115,11 @@ def _common(name: str) -> list[inspect.Parameter]:
             "in_process_", bool, typer.Option(False, "--in-process", help="Run inside this process, for a debugger.")
         ),
     ]
+
+
+def _inspecting(stage: Stage[Any]) -> list[inspect.Parameter]:
+    text = "Show what is in the inputs and what would become of it; write nothing."
+    return [_parameter("inspect_", bool, typer.Option(False, "--inspect", help=text))] if stage.inspect else []
 
 
 def _input_option(name: str, spec: Input) -> inspect.Parameter:
@@ -169,11 +181,26 @@ def run_stage(target: str, stage: Stage[Any], values: Mapping[str, Any]) -> None
     config = _config(stage, values)
     with Console() as console:
         inputs = {name: _artifacts(run, id, name, spec, values[name], console) for name, spec in stage.inputs.items()}
-        task = Task(id, target, stage, config, {name: items for name, items in inputs.items() if items})
+        inputs = {name: items for name, items in inputs.items() if items}
+        if values.get("inspect_"):
+            print(_seen(stage, config, inputs))
+            return
+        task = Task(id, target, stage, config, inputs)
         launch = launcher(in_process=values["in_process_"])
         published = execute(task, run, launch, console.sink, console.say, force=values["force_"], wait=values["wait_"])
+        for text in report_texts(published):
+            console.say(text)
         run.write_index(run.index().get("name", run.root.name), run.ids())
     print_result(published, as_json=values["json_"])
+
+
+def _seen(stage: Stage[Any], config: StageConfig, inputs: Mapping[str, tuple[Artifact, ...]]) -> str:
+    """What the stage says of its inputs; whatever it writes meanwhile is gone afterwards."""
+    if stage.inspect is None:
+        raise ValueError(f"{stage.name} has nothing to inspect with")
+    with tempfile.TemporaryDirectory(prefix="ftcli-") as folder:
+        scratch = Path(folder)
+        return stage.inspect(Context(config, inputs, scratch / "out", scratch, Events(scratch)))
 
 
 def _config(stage: Stage[Any], values: Mapping[str, Any]) -> StageConfig:

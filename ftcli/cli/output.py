@@ -42,11 +42,16 @@ def print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
 
 
+def report_texts(item: Published) -> list[str]:
+    """The short text of every report among the outputs of ``item``, and where the page is."""
+    folders = [item.output(name) for name, record in item.manifest["outputs"].items() if record["kind"] == Kind.REPORT]
+    return [
+        f"{(folder / SUMMARY).read_text(encoding='utf-8').rstrip()}\n\nreport: {folder / 'report.html'}"
+        for folder in folders
+    ]
+
+
 def print_reports(items: Sequence[Published]) -> None:
-    """The short text of every report among ``items``, and where the page is."""
     for item in items:
-        for name, record in item.manifest["outputs"].items():
-            if record["kind"] == Kind.REPORT:
-                print()
-                print((item.output(name) / SUMMARY).read_text(encoding="utf-8").rstrip())
-                print(f"\nreport: {item.output(name) / 'report.html'}")
+        for text in report_texts(item):
+            print(f"\n{text}")

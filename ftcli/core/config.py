@@ -46,6 +46,7 @@ PEER_NAMES = {
     "cutoff_len": "max_length",
     "sequence_len": "max_length",
     "max_seq_length": "max_length",
+    "max_row_tokens": "max_length",
     "num_epochs": "num_train_epochs",
     "epochs": "num_train_epochs",
     "lr": "learning_rate",

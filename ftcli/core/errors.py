@@ -40,6 +40,12 @@ class Busy(FtcliError):
     exit_code = 5
 
 
+class GateFailed(FtcliError):
+    """A measured value breaks a limit that the user set."""
+
+    exit_code = 6
+
+
 class BadData(FtcliError):
     """Input rows that cannot be used: empty, malformed, or of the wrong type for the stage."""
 
@@ -71,7 +77,8 @@ class Corrupt(FtcliError):
 
 
 BY_EXIT_CODE: dict[int, type[FtcliError]] = {
-    cls.exit_code: cls for cls in (StageFailed, UsageError, Busy, BadData, OutOfMemory, Diverged, DiskError, Corrupt)
+    cls.exit_code: cls
+    for cls in (StageFailed, UsageError, Busy, GateFailed, BadData, OutOfMemory, Diverged, DiskError, Corrupt)
 }
 """Lets the controller raise again what a worker reported by its exit code."""
 

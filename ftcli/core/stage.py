@@ -33,7 +33,7 @@ class Kind(StrEnum):
     REWARD = "reward"
     """A reward model: PEFT adapter, scalar head and reward_stats.json."""
     REPORT = "report"
-    """A folder with report.html, metrics.json and samples.jsonl."""
+    """A folder with report.html, its short form summary.txt, and the figures it shows."""
 
 
 @dataclass(frozen=True)
@@ -129,6 +129,8 @@ class Stage(Generic[C]):
     """Bump when the same config and inputs would now give another result."""
     example: str = ""
     """One command line for ``--help``."""
+    inspect: Callable[[Context[C]], str] | None = None
+    """Says what it sees in the inputs, without writing anything: the flag ``--inspect``."""
 
     def __post_init__(self) -> None:
         clash = set(self.inputs) & set(self.config.model_fields)

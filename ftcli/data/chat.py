@@ -5,6 +5,8 @@ break): reward models pool there, PPO puts the score there, and perplexity count
 
 The loss mask comes from prefixes of the rendered conversation, so it needs no ``{% generation %}`` markers in the template, and
 never from comparing ids with the padding id, which is often the end-of-turn id itself.
+
+A conversation with tools is rendered once more with marks (`ftcli.data.tool_marks`), and refused if the template leaves out a part.
 """
 
 from __future__ import annotations
@@ -16,6 +18,8 @@ from jinja2 import TemplateError
 
 from ftcli.core.errors import BadData
 from ftcli.data.rows import Message
+from ftcli.data.tool_calls import calls_tools
+from ftcli.data.tool_marks import Tool, marked, with_objects
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -29,37 +33,65 @@ class Rendered:
     loss_mask: list[bool]
 
 
-def _text(tokenizer: PreTrainedTokenizerBase, messages: list[Message], *, answer_next: bool) -> str:
+def _text(
+    tokenizer: PreTrainedTokenizerBase, messages: list[Message], tools: list[Tool] | None, *, answer_next: bool
+) -> str:
     if not tokenizer.chat_template:
         raise BadData(
             "the model has no chat template, so messages cannot be rendered",
             "use an instruction-tuned model, or put a chat_template.jinja into the model folder",
         )
     try:
-        return str(tokenizer.apply_chat_template(messages, add_generation_prompt=answer_next, tokenize=False))
+        return str(
+            tokenizer.apply_chat_template(
+                messages, tools=list(tools) if tools else None, add_generation_prompt=answer_next, tokenize=False
+            )
+        )
     except TemplateError as error:
         raise BadData(
             f"the model's chat template refuses the messages: {error}", "drop such rows, or use another model"
         ) from None
 
 
+def _for_template(
+    tokenizer: PreTrainedTokenizerBase, messages: list[Message], tools: list[Tool] | None
+) -> list[Message]:
+    """``messages`` as templates take them: themselves, unless tools are called.
+
+    Raises `BadData` if the template leaves out a call, what a tool answered, or one of ``tools``.
+    """
+    if not tools and not calls_tools(messages):
+        return messages
+    whole = with_objects(messages)
+    marked_messages, marked_tools, places = marked(whole, tools or [])
+    text = _text(tokenizer, marked_messages, marked_tools or None, answer_next=False)
+    missing = next((what for mark, what in places.items() if mark not in text), None)
+    if missing:
+        raise BadData(
+            f"the model's chat template leaves out {missing}",
+            "use a model whose template knows tools, or drop such rows",
+        )
+    return whole
+
+
 def _encode(
-    tokenizer: PreTrainedTokenizerBase, messages: list[Message], *, answer_next: bool
+    tokenizer: PreTrainedTokenizerBase, messages: list[Message], tools: list[Tool] | None, *, answer_next: bool
 ) -> tuple[list[int], list[tuple[int, int]]]:
     """Ids of the rendered ``messages``, and for each assistant turn where its answer begins and where the turn ends.
 
     No token crosses these places: an answer that begins with a line break would else melt into the line break before
     it, and what is trained would not be what generation sees.
     """
-    whole = _text(tokenizer, messages, answer_next=answer_next)
+    messages = _for_template(tokenizer, messages, tools)
+    whole = _text(tokenizer, messages, tools, answer_next=answer_next)
     ids: list[int] = []
     spans = []
     done = 0
     for index, message in enumerate(messages):
         if message["role"] != "assistant":
             continue
-        start = _cut(tokenizer, messages[:index], whole, answer_next=True)
-        stop = _cut(tokenizer, messages[: index + 1], whole, answer_next=False)
+        start = _cut(tokenizer, messages[:index], tools, whole, answer_next=True)
+        stop = _cut(tokenizer, messages[: index + 1], tools, whole, answer_next=False)
         ids = _extend(tokenizer, ids, whole, done, start)
         first = len(ids)
         ids = _extend(tokenizer, ids, whole, start, stop)
@@ -68,9 +100,16 @@ def _encode(
     return _extend(tokenizer, ids, whole, done, len(whole)), spans
 
 
-def _cut(tokenizer: PreTrainedTokenizerBase, messages: list[Message], whole: str, *, answer_next: bool) -> int:
+def _cut(
+    tokenizer: PreTrainedTokenizerBase,
+    messages: list[Message],
+    tools: list[Tool] | None,
+    whole: str,
+    *,
+    answer_next: bool,
+) -> int:
     """How much of ``whole`` renders ``messages``, which it begins with."""
-    prefix = _text(tokenizer, messages, answer_next=answer_next)
+    prefix = _text(tokenizer, messages, tools, answer_next=answer_next)
     if not whole.startswith(prefix):
         raise BadData(
             f"the chat template renders the first {len(messages)} messages differently once more follow, "
@@ -93,27 +132,40 @@ def _tokens(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
     return [int(token) for token in tokenizer(text, add_special_tokens=False)["input_ids"]]
 
 
-def render_prompt(tokenizer: PreTrainedTokenizerBase, prompt: list[Message]) -> list[int]:
+def render_prompt(
+    tokenizer: PreTrainedTokenizerBase, prompt: list[Message], tools: list[Tool] | None = None
+) -> list[int]:
     """Ids of ``prompt`` up to where the assistant's answer begins."""
-    return _encode(tokenizer, prompt, answer_next=True)[0]
+    return _encode(tokenizer, prompt, tools, answer_next=True)[0]
 
 
 def render_answer(
-    tokenizer: PreTrainedTokenizerBase, prompt: list[Message], answer: str, stop_ids: frozenset[int]
+    tokenizer: PreTrainedTokenizerBase,
+    prompt: list[Message],
+    answer: str,
+    stop_ids: frozenset[int],
+    tools: list[Tool] | None = None,
 ) -> tuple[list[int], list[int]]:
     """``(prompt ids, answer ids)``; the answer includes its end-of-turn token and nothing after it."""
-    ids, spans = _encode(tokenizer, [*prompt, {"role": "assistant", "content": answer}], answer_next=False)
+    ids, spans = _encode(tokenizer, [*prompt, {"role": "assistant", "content": answer}], tools, answer_next=False)
     start, stop = spans[-1]
     return ids[:start], ids[start : _end_of_turn(ids, start, stop, stop_ids)]
 
 
-def render_messages(tokenizer: PreTrainedTokenizerBase, messages: list[Message], stop_ids: frozenset[int]) -> Rendered:
+def render_messages(
+    tokenizer: PreTrainedTokenizerBase,
+    messages: list[Message],
+    stop_ids: frozenset[int],
+    tools: list[Tool] | None = None,
+) -> Rendered:
     """Ids of a conversation that ends with an answer, trained on every assistant turn through its end-of-turn token.
 
-    Raises `BadData` when the template rewrites earlier turns (then no prefix of the whole equals what generation sees) or
-    does not end the assistant's turn with one of ``stop_ids`` (then the model would never learn to stop).
+    ``tools`` are those of the row; a turn that calls some is trained on like any other.
+
+    Raises `BadData` when the template rewrites earlier turns (then no prefix of the whole equals what generation sees), does
+    not end the assistant's turn with one of ``stop_ids`` (then the model would never learn to stop), or leaves out tools.
     """
-    ids, spans = _encode(tokenizer, messages, answer_next=False)
+    ids, spans = _encode(tokenizer, messages, tools, answer_next=False)
     mask = [False] * len(ids)
     end = 0
     for start, stop in spans:

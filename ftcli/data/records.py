@@ -27,6 +27,7 @@ class Reason(StrEnum):
     PARSE_CSV = "parse_csv"
     NOT_OBJECT = "not_object"
     ENCODING = "encoding"
+    TRUNCATED_INPUT = "truncated_input"
     MISSING_FIELD = "missing_field"
     TYPE_ERROR = "type_error"
     ROLE_UNKNOWN = "role_unknown"
@@ -34,8 +35,17 @@ class Reason(StrEnum):
     EMPTY_PROMPT = "empty_prompt"
     EMPTY_ANSWER = "empty_answer"
     SAME_ANSWERS = "same_answers"
-    EXACT_DUPLICATE = "exact_duplicate"
+    RULE = "rule"
+    BOILERPLATE = "boilerplate"
+    PII = "pii"
+    LANGUAGE = "language"
+    TOO_SHORT = "too_short"
     TOO_LONG = "too_long"
+    NO_TRAINABLE_TOKENS = "no_trainable_tokens"
+    EXACT_DUPLICATE = "exact_duplicate"
+    NEAR_DUPLICATE = "near_duplicate"
+    CONTAMINATED = "contaminated"
+    CONFLICT = "conflict"
     OVER_LIMIT = "over_limit"
 
 
@@ -45,6 +55,7 @@ MALFORMED = frozenset(
         Reason.PARSE_CSV,
         Reason.NOT_OBJECT,
         Reason.ENCODING,
+        Reason.TRUNCATED_INPUT,
         Reason.MISSING_FIELD,
         Reason.TYPE_ERROR,
         Reason.ROLE_UNKNOWN,
@@ -55,6 +66,27 @@ MALFORMED = frozenset(
 
 Only these count against ``max_reject_rate``.
 """
+
+
+class Refused(Exception):
+    """A step refuses a row."""
+
+    def __init__(self, reason: Reason, detail: str) -> None:
+        super().__init__(detail)
+        self.reason = reason
+        self.detail = detail
+
+
+@dataclass(slots=True)
+class RowNotes:
+    """What the steps did to one row, or want a person to see in it. Filled by the steps, read by prep.
+
+    ``changed`` holds names such as ``unicode`` or ``rule:noinput``, each once a row; ``flags`` holds ``(kind, detail)``, with
+    details that are safe to show (never a secret in full).
+    """
+
+    changed: set[str] = field(default_factory=set)
+    flags: list[tuple[str, str]] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)

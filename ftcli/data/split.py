@@ -1,20 +1,58 @@
-"""Train, validation and test, split by groups that must not be torn apart; and the sampling of a limited number of rows.
+"""Train, validation and test, split by groups that must not be torn apart.
 
-Both go by hashes of the rows' own text, so the order of the input decides nothing.
+Everything that is drawn goes by hashes of the rows' own text, so the order of the input decides nothing.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
 
-from ftcli.data.dedup import group_key
-from ftcli.data.records import Reason, Reject, raw_json
-from ftcli.data.rows import SPLITS, Row
+import numpy as np
+from numpy.typing import NDArray
+
+from ftcli.data.rows import SPLITS
 
 FEW_GROUPS = 1000
 """Below this number of groups the drawn shares would miss the wanted ones by too much."""
+MOST_OFF = 0.02
+LARGE_GROUP = 0.05
+FEW_ROWS = 50
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """Where each row goes: ``part`` [n] counts in `SPLITS`. ``rows`` and ``groups`` by split; shares are of all rows."""
+
+    part: NDArray[np.int8]
+    rows: dict[str, int]
+    groups: dict[str, int]
+    wanted: dict[str, float]
+    largest_group: int
+
+    @property
+    def shares(self) -> dict[str, float]:
+        return {split: count / max(len(self.part), 1) for split, count in self.rows.items()}
+
+    @property
+    def warnings(self) -> list[str]:
+        """What a person should know before trusting these splits."""
+        told = [
+            f"{split} has {share:.1%} of the rows, {self.wanted[split]:.1%} were wanted: groups are not torn apart"
+            for split, share in self.shares.items()
+            if abs(share - self.wanted[split]) > MOST_OFF
+        ]
+        if self.largest_group > LARGE_GROUP * len(self.part):
+            share = self.largest_group / len(self.part)
+            told.append(f"one group of similar prompts has {self.largest_group} rows, {share:.1%} of all")
+        told += [
+            f"{split} has only {count} rows: what is measured on it is uncertain"
+            for split, count in self.rows.items()
+            if split != SPLITS[0] and self.wanted[split] > 0 and count < FEW_ROWS
+        ]
+        return told
 
 
 def draw(seed: int, purpose: str, key: str) -> float:
@@ -23,83 +61,89 @@ def draw(seed: int, purpose: str, key: str) -> float:
     return (int.from_bytes(digest) >> 11) / 2**53
 
 
-def sample_rows(rows: Sequence[Row], limit: int | None, seed: int) -> Iterator[Row | Reject]:
-    """Keep the ``limit`` rows with the lowest draws, in their order; refuse the rest."""
-    ranked = sorted(rows, key=lambda row: (draw(seed, "limit", row["id"]), row["id"]))
-    kept = {row["id"] for row in ranked[:limit]}
-    for row in rows:
-        if row["id"] in kept:
-            yield row
-        else:
-            detail = f"not among the {limit} rows drawn"
-            yield Reject(row["meta"]["file"], row["meta"]["line"], Reason.OVER_LIMIT, detail, raw_json(row))
+def draws(seed: int, purpose: str, keys: Iterable[str]) -> NDArray[np.float64]:
+    """The `draw` of each key: [n]."""
+    return np.fromiter((draw(seed, purpose, key) for key in keys), dtype=np.float64)
 
 
-def split_rows(rows: Sequence[Row], validation_share: float, test_share: float, seed: int) -> dict[str, list[Row]]:
-    """Rows of each split; rows with the same `group_key` are never in two splits.
+def split_groups(
+    groups: NDArray[np.int64],
+    keys: NDArray[np.uint64],
+    shares: Mapping[str, float],
+    seed: int,
+    strata: NDArray[Any] | None = None,
+) -> Split:
+    """Assign rows to splits; rows of one group [n] are never in two.
 
-    The order within a split is drawn too, so that its first N rows are a random sample of it.
+    ``shares`` has each split's share of the rows, they sum to 1. The lowest of its rows' ``keys`` [n] draws a group's
+    number: take keys of the prompts, and more answers to a prompt do not move its group.
+
+    Many groups: the cumulated shares cut the drawn numbers, so more rows never move an old group, but one that is too
+    large for the split drawn goes to train. Few groups, or ``strata`` [n] whose values every split shall have in equal
+    shares: the largest first, each to the split that lacks most of its stratum's rows, and what a stratum leaves lacking
+    passes to the next one. A group's stratum is the one most of its rows have.
     """
-    keys = [group_key(row) for row in rows]
-    shares = {"train": 1 - validation_share - test_share, "validation": validation_share, "test": test_share}
-    split_of = assign_groups(Counter(keys), shares, seed)
-    parts: dict[str, list[Row]] = {split: [] for split in SPLITS}
-    drawn = sorted(zip(rows, keys, strict=True), key=lambda pair: (draw(seed, "order", pair[0]["id"]), pair[0]["id"]))
-    for row, key in drawn:
-        parts[split_of[key]].append(row)
-    _check_disjoint(parts)
-    return parts
+    _, group, sizes = np.unique(groups, return_inverse=True, return_counts=True)
+    lowest = np.full(len(sizes), np.iinfo(np.uint64).max, dtype=np.uint64)
+    np.minimum.at(lowest, group, keys)
+    drawn = draws(seed, "split", (f"{key:016x}" for key in lowest.tolist()))
+    wanted = np.array([shares[split] for split in SPLITS])
+    if len(sizes) >= FEW_GROUPS and strata is None:
+        part = _cut(sizes, drawn, wanted)
+    else:
+        stratum = np.zeros(len(sizes), dtype=np.int64) if strata is None else _strata(group, strata, len(sizes))
+        ranked = np.lexsort((lowest, drawn, -sizes))
+        part = _fill_empty(_most_lacking(sizes, ranked, stratum, wanted), ranked, wanted)
+    return Split(
+        part[group],
+        dict(zip(SPLITS, np.bincount(part[group], minlength=len(SPLITS)).tolist(), strict=True)),
+        dict(zip(SPLITS, np.bincount(part, minlength=len(SPLITS)).tolist(), strict=True)),
+        dict(shares),
+        int(sizes.max(initial=0)),
+    )
 
 
-def assign_groups(sizes: Mapping[str, int], shares: Mapping[str, float], seed: int) -> dict[str, str]:
-    """The split of each group, given its number of rows and each split's share (they sum to 1).
-
-    Many groups: each draws a number, which the cumulated shares cut, so adding rows never moves an old group. Few
-    groups: the largest first, each to the split that lacks most; and where there are enough groups, no wanted split
-    stays empty.
-    """
-    if len(sizes) >= FEW_GROUPS:
-        return {key: _cut(draw(seed, "split", key), shares) for key in sizes}
-    ranked = sorted(sizes, key=lambda key: (-sizes[key], draw(seed, "split", key), key))
-    lacking = _whole_targets(sum(sizes.values()), shares)
-    assigned: dict[str, str] = {}
-    for key in ranked:
-        split = max(lacking, key=lambda name: lacking[name])  # the first of equals, so train before the others
-        assigned[key] = split
-        lacking[split] -= sizes[key]
-    _fill_empty(assigned, ranked, list(lacking))
-    return assigned
+def _cut(sizes: NDArray[np.int64], drawn: NDArray[np.float64], wanted: NDArray[np.float64]) -> NDArray[np.int8]:
+    part = np.searchsorted(np.cumsum(wanted), drawn, side="right")
+    part[part == len(wanted)] = 0  # rounding left a gap under 1
+    part[sizes > wanted[part] * sizes.sum()] = 0
+    return part.astype(np.int8)
 
 
-def _cut(drawn: float, shares: Mapping[str, float]) -> str:
-    below = 0.0
-    for split, share in shares.items():
-        below += share
-        if drawn < below:
-            return split
-    return next(iter(shares))  # rounding left a gap under 1
+def _strata(group: NDArray[np.int64], strata: NDArray[Any], count: int) -> NDArray[np.int64]:
+    """The stratum of each group, as a number: 0 for the one with most rows, of equals the one with the lower value."""
+    values, stratum, rows = np.unique(strata, return_inverse=True, return_counts=True)
+    place = np.argsort(np.argsort(-rows, kind="stable"))[stratum]
+    pairs, held = np.unique(group * len(values) + place, return_counts=True)
+    order = np.lexsort((pairs, -held, pairs // len(values)))
+    first = order[np.diff(pairs[order] // len(values), prepend=-1) > 0]
+    found = np.zeros(count, dtype=np.int64)
+    found[pairs[first] // len(values)] = pairs[first] % len(values)
+    return found
 
 
-def _whole_targets(rows: int, shares: Mapping[str, float]) -> dict[str, int]:
-    """Rows wanted in each split with a share, at least one; the first takes what rounding leaves."""
-    first, *others = (split for split, share in shares.items() if share > 0)
-    targets = {split: max(1, round(shares[split] * rows)) for split in others}
-    return {first: max(1, rows - sum(targets.values())), **targets}
+def _most_lacking(
+    sizes: NDArray[np.int64], ranked: NDArray[np.int64], stratum: NDArray[np.int64], wanted: NDArray[np.float64]
+) -> NDArray[np.int8]:
+    part = np.zeros(len(sizes), dtype=np.int8)
+    rows = np.bincount(stratum, weights=sizes).tolist()
+    lacking = [0.0] * len(wanted)
+    last = -1
+    for group in ranked[np.argsort(stratum[ranked], kind="stable")].tolist():
+        if stratum[group] != last:
+            last = int(stratum[group])
+            lacking = [rest + share * rows[last] for rest, share in zip(lacking, wanted.tolist(), strict=True)]
+        most = max(range(len(lacking)), key=lambda split: (wanted[split] > 0, round(lacking[split], 9)))
+        part[group] = most  # the first of equals, so train before the others
+        lacking[most] -= int(sizes[group])
+    return part
 
 
-def _fill_empty(assigned: dict[str, str], ranked: list[str], splits: list[str]) -> None:
-    """Give each empty split the smallest group of a split that has several."""
-    for split in splits:
-        held = Counter(assigned.values())
-        spare = [key for key in ranked if held[assigned[key]] > 1]
-        if not held[split] and spare:
-            assigned[spare[-1]] = split
-
-
-def _check_disjoint(parts: Mapping[str, Sequence[Row]]) -> None:
-    seen: dict[str, str] = {}
-    for split, rows in parts.items():
-        for row in rows:
-            other = seen.setdefault(group_key(row), split)
-            if other != split:
-                raise RuntimeError(f"row {row['id']} is in {split}, its group in {other}")
+def _fill_empty(part: NDArray[np.int8], ranked: NDArray[np.int64], wanted: NDArray[np.float64]) -> NDArray[np.int8]:
+    """Give each wanted split that is empty the smallest group of a split that has several."""
+    for split in np.flatnonzero(wanted > 0).tolist():
+        held = np.bincount(part, minlength=len(wanted))
+        spare = ranked[held[part[ranked]] > 1]
+        if not held[split] and len(spare):
+            part[spare[-1]] = split
+    return part

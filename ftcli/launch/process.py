@@ -25,6 +25,9 @@ DEFAULTS = {
     # Threads that spin long at OpenMP's barriers waste the core that another process holds up. Measured on two cores, a LoRA step:
     # alone 1.9 s by default and 2.0 s with a short spin, beside one busy process 6.4 s and 4.1 s.
     "GOMP_SPINCOUNT": "3000",
+    # numpy's linear algebra is a small part of any stage, and its threads wait for each other while torch's work: an
+    # eigenvalue problem of 600 rows beside another busy process took 25 s with two threads and 0.2 s with one.
+    "OPENBLAS_NUM_THREADS": "1",
     # One process uses one GPU; with several in sight, transformers would wrap the model in DataParallel.
     "CUDA_VISIBLE_DEVICES": "0",
 }

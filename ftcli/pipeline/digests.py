@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import time
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -27,11 +28,16 @@ def cache_dir() -> Path:
 
 def content_digest(root: Path) -> str:
     """The digest of a file or folder, as `ftcli.core.artifacts.digest_records` defines it."""
+    return files_digest({path.relative_to(root).as_posix() if path != root else path.name: path for path in walk(root)})
+
+
+def files_digest(paths: Mapping[str, Path]) -> str:
+    """The digest of files under the names given to them."""
     store = cache_dir() / "digests.json"
     known = _load(store)
     fresh: dict[str, str] = {}
     files: dict[str, FileRecord] = {}
-    for path in walk(root):
+    for name, path in paths.items():
         stat = path.stat()
         key = f"{path.resolve()}\0{stat.st_size}\0{stat.st_mtime_ns}\0{stat.st_ctime_ns}\0{stat.st_ino}"
         digest = known.get(key)
@@ -39,7 +45,6 @@ def content_digest(root: Path) -> str:
             digest = file_sha256(path)
             if time.time() - max(stat.st_mtime, stat.st_ctime) > FRESH_S:
                 fresh[key] = digest
-        name = path.relative_to(root).as_posix() if path != root else path.name
         files[name] = {"size": stat.st_size, "sha256": digest}
     if fresh:
         with suppress(OSError):  # a home that cannot be written costs time, not correctness

@@ -14,6 +14,7 @@ from typing import Any
 
 from ftcli.core.errors import UsageError
 from ftcli.core.stage import Kind
+from ftcli.data.sources.paths import is_pattern
 
 SCHEMES = ("hf:", "pydoc:", "demo:")
 ID_PATTERN = re.compile(r"^[a-z][a-z0-9_-]{0,63}\Z")
@@ -79,7 +80,7 @@ def external(folder: Path, kind: Kind, text: str, hint: str = "") -> External:
         raise UsageError(f"an empty reference, a {kind} is needed", hint)
     try:
         path = (folder / Path(text).expanduser()).absolute()
-        found = path.exists()
+        found = path.exists() or (kind is Kind.SOURCE and is_pattern(path))
     except (OSError, RuntimeError) as error:
         raise UsageError(f"{text[:80]}: cannot be a path: {error}") from None
     if not found:

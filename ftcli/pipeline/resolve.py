@@ -14,9 +14,11 @@ from ftcli.core.rundir import Published
 from ftcli.core.stage import Artifact, Kind
 from ftcli.data.rows import SPLITS
 from ftcli.data.sources import pydoc
-from ftcli.pipeline.digests import content_digest
+from ftcli.data.sources.paths import find_files, is_pattern
+from ftcli.pipeline.digests import content_digest, files_digest
 from ftcli.pipeline.fetch import NotFetched, demo_model, gguf_model, hub_model
 
+DATA_SUFFIXES = (".jsonl", ".parquet")
 WEIGHTS = ("*.safetensors", "pytorch_model*.bin")
 
 
@@ -68,6 +70,12 @@ def _source(ref: str, label: str, *, fetch: bool) -> Artifact:
         pinned = f"{name}@{_dataset_commit(name.removeprefix('hf:'), revision, fetch=fetch)}"
         return Artifact(Kind.SOURCE, pinned, Path(), pinned, label)
     path = Path(ref)
+    if not path.exists() and is_pattern(path):
+        try:
+            files = {name: found for found, name in find_files(path, [])}  # the names that rows keep
+            return Artifact(Kind.SOURCE, ref, path, files_digest(files), label)
+        except OSError as error:
+            raise UsageError(f"{ref}: cannot be read: {error}") from None
     if not path.is_file() and not path.is_dir():
         raise UsageError(f"{path}: a pipe or device cannot be read again", "write it to a file first")
     return Artifact(Kind.SOURCE, ref, path, _digest(path), label)
@@ -116,9 +124,10 @@ def _check_folder(path: Path, kind: Kind) -> None:
         raise UsageError(f"{path}: a {kind} is a folder")
     names = sorted(item.name for item in path.iterdir())
     have = f"it holds {', '.join(names[:8])}{' ...' if len(names) > 8 else ''}" if names else "it is empty"
-    if kind is Kind.DATA and not any((path / f"{split}.jsonl").is_file() for split in SPLITS):
+    if kind is Kind.DATA and not any((path / f"{split}{end}").is_file() for split in SPLITS for end in DATA_SUFFIXES):
         raise UsageError(
-            f"{path}: no train.jsonl, validation.jsonl or test.jsonl ({have})", "make data with `ftcli prep`"
+            f"{path}: no train.jsonl, validation.jsonl or test.jsonl, nor .parquet ({have})",
+            "make data with `ftcli prep`",
         )
     if kind is Kind.MODEL and not (path / "config.json").is_file() and not (path / "adapter_config.json").is_file():
         raise UsageError(f"{path}: no config.json or adapter_config.json ({have})", "name a Hugging Face model folder")

@@ -14,6 +14,7 @@ def test_exit_codes_are_those_that_are_documented() -> None:
         "StageFailed": 1,
         "UsageError": 2,
         "Busy": 5,
+        "GateFailed": 6,
         "BadData": 65,
         "OutOfMemory": 71,
         "Diverged": 72,

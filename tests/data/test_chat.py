@@ -188,3 +188,109 @@ def test_stop_ids_are_those_of_tokenizer_and_generation_config(tokenizer: Any) -
     assert stop_token_ids(tokenizer) == {own}
     assert stop_token_ids(tokenizer, 5) == {own, 5}
     assert stop_token_ids(tokenizer, [5, 6]) == {own, 5, 6}
+
+
+TOOLS = [
+    {"type": "function", "function": {"name": "weather", "parameters": {"type": "object"}}},
+    {"type": "function", "function": {"name": "time", "parameters": {}}},
+]
+OFFERED = "{% for t in tools %}<{{ t.function.name }}>{% endfor %}"
+SAID = "{{ m.content }}"
+CALLED = "{% for c in m.tool_calls or [] %}<call>{{ c.function.name }} {{ c.function.arguments | tojson }}{% endfor %}"
+ANSWERED = "{{ m.content }}"
+
+
+def with_template(tokenizer: Any, offered: str, said: str, called: str, answered: str) -> Any:
+    """A tokenizer whose template writes tools, texts, calls and what tools answered by these four parts."""
+    import copy
+
+    found = copy.deepcopy(tokenizer)
+    found.chat_template = (
+        "{% if tools %}<|im_start|>system\n" + offered + "<|im_end|>\n{% endif %}"
+        "{% for m in messages %}<|im_start|>{{ m.role }}\n"
+        "{% if m.role == 'tool' %}"
+        + answered
+        + "{% elif m.tool_calls %}"
+        + said
+        + called
+        + "{% else %}{{ m.content }}{% endif %}"
+        "<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+    )
+    return found
+
+
+def called(content: str = "", **arguments: Any) -> dict[str, Any]:
+    import json
+
+    function = {"name": "weather", "arguments": json.dumps(arguments)}
+    return {"role": "assistant", "content": content, "tool_calls": [{"type": "function", "function": function}]}
+
+
+ASKED = [turn("user", "Rome?"), called("Let me see.", city="Rome"), turn("tool", "18 C"), turn("assistant", "Mild.")]
+
+
+def test_calls_are_rendered_with_their_arguments_and_trained_on(tokenizer: Any) -> None:
+    """Expected text written by hand from the template's four parts."""
+    knowing = with_template(tokenizer, OFFERED, SAID, CALLED, ANSWERED)
+    rendered = render_messages(knowing, ASKED, stops(knowing), tools=TOOLS)
+    call = 'Let me see.<call>weather {"city": "Rome"}<|im_end|>'
+    assert knowing.decode(rendered.input_ids) == (
+        "<|im_start|>system\n<weather><time><|im_end|>\n<|im_start|>user\nRome?<|im_end|>\n<|im_start|>assistant\n"
+        + call
+        + "\n<|im_start|>tool\n18 C<|im_end|>\n<|im_start|>assistant\nMild.<|im_end|>"
+    )
+    assert trained(knowing, rendered) == call + "Mild.<|im_end|>"
+    prompt, answer = render_answer(knowing, ASKED[:3], "Mild.", stops(knowing), tools=TOOLS)
+    assert prompt + answer == rendered.input_ids
+    assert render_prompt(knowing, ASKED[:3], tools=TOOLS) == prompt
+    assert ASKED[1]["tool_calls"][0]["function"]["arguments"] == '{"city": "Rome"}', "the row is not changed"
+
+
+def test_a_conversation_may_end_with_a_call(tokenizer: Any) -> None:
+    knowing = with_template(tokenizer, OFFERED, SAID, CALLED, ANSWERED)
+    rendered = render_messages(knowing, [turn("user", "Rome?"), called(city="Rome")], stops(knowing))
+    assert trained(knowing, rendered) == '<call>weather {"city": "Rome"}<|im_end|>'
+
+
+@pytest.mark.parametrize(
+    ("parts", "what"),
+    [
+        (("", SAID, CALLED, ANSWERED), "the tool weather"),
+        (("<weather>", SAID, CALLED, ANSWERED), "the tool weather"),
+        ((OFFERED, SAID, "", ANSWERED), "the call of weather"),
+        ((OFFERED, SAID, "weather", ANSWERED), "the call of weather"),
+        ((OFFERED, "", CALLED, ANSWERED), "the text beside a tool call"),
+        ((OFFERED, SAID, CALLED, ""), "what a tool answered"),
+    ],
+)
+def test_a_template_that_leaves_out_tools_is_refused(
+    tokenizer: Any, parts: tuple[str, str, str, str], what: str
+) -> None:
+    """Although each of them renders the row without a word."""
+    silent = with_template(tokenizer, *parts)
+    assert silent.apply_chat_template(ASKED, tools=TOOLS, tokenize=False)
+    for render in (
+        lambda: render_messages(silent, ASKED, stops(silent), tools=TOOLS),
+        lambda: render_prompt(silent, ASKED[:3], tools=TOOLS),
+        lambda: render_answer(silent, ASKED[:3], "Mild.", stops(silent), tools=TOOLS),
+    ):
+        with pytest.raises(BadData, match=f"the model's chat template leaves out {what}") as caught:
+            render()
+        assert "use a model whose template knows tools" in caught.value.hint
+
+
+def test_tools_that_nobody_calls_must_be_rendered_too(tokenizer: Any) -> None:
+    plain = [turn("user", "Q"), turn("assistant", "A")]
+    with pytest.raises(BadData, match="leaves out the tool weather"):
+        render_messages(tokenizer, plain, stops(tokenizer), tools=TOOLS)
+    assert render_messages(tokenizer, plain, stops(tokenizer), tools=[]) == render_messages(
+        tokenizer, plain, stops(tokenizer)
+    )
+
+
+def test_a_text_of_the_row_that_looks_like_a_call_is_none(tokenizer: Any) -> None:
+    """The name of the function stands in the rendered text, and yet the call is missing."""
+    messages = [turn("user", "Ask weather for Rome."), called(city="Rome")]
+    assert "weather" in tokenizer.apply_chat_template(messages, tokenize=False)
+    with pytest.raises(BadData, match="leaves out the call of weather"):
+        render_messages(tokenizer, messages, stops(tokenizer))

@@ -1,24 +1,62 @@
-"""Keys of exact duplicates and of groups."""
+"""Keys of exact duplicates, prompts, answers and openings, and which duplicate is kept."""
 
 from __future__ import annotations
 
+import random
 from typing import Any
 
+import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from ftcli.data.dedup import drop_duplicates, exact_key, group_key
-from ftcli.data.records import Reject
+from ftcli.data.dedup import (
+    answer_key,
+    exact_key,
+    guard_key,
+    kept_of,
+    normalise,
+    number_key,
+    opening_key,
+    opening_text,
+    prompt_key,
+    rank_by,
+    split_key,
+    target_text,
+    whole_text,
+)
+
+
+def said(role: str, content: str) -> dict[str, Any]:
+    return {"role": role, "content": content}
 
 
 def chat(*texts: str, system: str = "", line: int = 1) -> dict[str, Any]:
-    start = [{"role": "system", "content": system}] if system else []
-    turns = [{"role": "assistant" if index % 2 else "user", "content": text} for index, text in enumerate(texts)]
-    return {"messages": [*start, *turns], "meta": {"file": "f", "line": line}}
+    start = [said("system", system)] if system else []
+    turns = [said("assistant" if index % 2 else "user", text) for index, text in enumerate(texts)]
+    return {"id": str(line), "messages": [*start, *turns], "meta": {"file": "f", "line": line}}
 
 
 def pair(prompt: str, chosen: str, rejected: str) -> dict[str, Any]:
-    parts = {"prompt": ("user", prompt), "chosen": ("assistant", chosen), "rejected": ("assistant", rejected)}
-    return {name: [{"role": role, "content": text}] for name, (role, text) in parts.items()}
+    sides = {"chosen": [said("assistant", chosen)], "rejected": [said("assistant", rejected)]}
+    return {"prompt": [said("user", prompt)], **sides}
+
+
+def ranking(prompt: str, *candidates: tuple[str, int]) -> dict[str, Any]:
+    listed = [{"content": content, "rank": rank} for content, rank in candidates]
+    return {"prompt": [said("user", prompt)], "candidates": listed}
+
+
+def judged(prompt: str, answer: str, label: bool) -> dict[str, Any]:
+    return {"prompt": [said("user", prompt)], "completion": [said("assistant", answer)], "label": label}
+
+
+def calling(arguments: dict[str, Any]) -> dict[str, Any]:
+    call = {"type": "function", "function": {"name": "add", "arguments": arguments}}
+    return {"messages": [said("user", "q"), {**said("assistant", ""), "tool_calls": [call]}]}
+
+
+EVERY_KEY = (exact_key, prompt_key, answer_key, opening_key)
 
 
 @pytest.mark.parametrize(
@@ -31,48 +69,146 @@ def pair(prompt: str, chosen: str, rejected: str) -> dict[str, Any]:
     ],
 )
 def test_case_space_quotes_and_composition_do_not_matter(one: str, other: str) -> None:
-    assert exact_key(chat(one, "a")) == exact_key(chat(other, "a"))
+    assert normalise(one) == normalise(other)
+    for key in EVERY_KEY:
+        assert key(chat(one, one)) == key(chat(other, other))
+        assert key({"text": one}) == key({"text": other})
 
 
 @pytest.mark.parametrize(
     ("one", "other"), [("x <= y", "x < y"), ("return -1", "return 1"), ("exec 3>", "exec 3<"), ("7 apples", "8 apples")]
 )
 def test_symbols_and_digits_matter(one: str, other: str) -> None:
-    assert exact_key(chat(one, "a")) != exact_key(chat(other, "a"))
+    for key in EVERY_KEY:
+        assert key(chat(one, one)) != key(chat(other, other))
 
 
-def test_text_cannot_move_between_question_and_answer() -> None:
-    assert exact_key(chat("a b", "c")) != exact_key(chat("a", "b c"))
-    assert exact_key(pair("q", "a", "b")) != exact_key(pair("q", "b", "a"))
+@given(st.text(max_size=30))
+def test_normal_text_stays_as_it_is(text: str) -> None:
+    assert normalise(normalise(text)) == normalise(text)
 
 
-def test_the_first_of_duplicates_is_kept_and_the_others_name_it() -> None:
-    kept, other, refused = drop_duplicates([chat("Q", "a", line=1), chat("Q", "b", line=2), chat("q ", "A", line=9)])
-    assert not isinstance(kept, Reject)
-    assert not isinstance(other, Reject)
-    assert isinstance(refused, Reject)
-    assert kept["meta"]["line"] == 1
-    assert kept["id"] != other["id"]
-    assert (refused.reason, refused.line, refused.detail) == ("exact_duplicate", 9, f"the same as f:1, id {kept['id']}")
+def test_rows_that_differ_in_any_part_have_different_keys() -> None:
+    rows = [
+        chat("a b", "c"),
+        chat("a", "b c"),
+        chat("a", "b", "c", "d"),
+        chat("a", "b", system="c"),
+        {"text": "a"},
+        {"prompt": [said("user", "a")]},
+        {"prompt": [said("user", "a")], "tools": [{"type": "function", "function": {"name": "add"}}]},
+        pair("q", "a", "b"),
+        pair("q", "b", "a"),
+        ranking("q", ("a", 1), ("b", 2)),
+        ranking("q", ("a", 2), ("b", 1)),
+        ranking("q", ("a", 1), ("b", 1)),
+        judged("q", "a", True),
+        judged("q", "a", False),
+        calling({"x": 1, "y": 2}),
+        calling({"x": 1, "y": 3}),
+        calling({}),
+    ]
+    assert len({exact_key(row) for row in rows}) == len(rows)
 
 
-def test_the_id_depends_on_the_text_alone() -> None:
-    (one,) = drop_duplicates([chat("q", "a", line=1)])
-    (other,) = drop_duplicates([{"id": "old", **chat("q", "a", line=5)}])
-    assert not isinstance(one, Reject)
-    assert not isinstance(other, Reject)
-    assert one["id"] == other["id"]
+def test_order_of_candidates_and_of_arguments_does_not_matter() -> None:
+    assert exact_key(ranking("q", ("a", 1), ("b", 2))) == exact_key(ranking("q", ("b", 2), ("a", 1)))
+    assert exact_key(calling({"x": 1, "y": 2})) == exact_key(calling({"y": 2, "x": 1}))
 
 
-def test_rows_with_the_same_opening_share_a_group() -> None:
-    group = group_key(chat("Q", "a"))
-    assert group_key(chat("q", "other")) == group
-    assert group_key(chat("q", "a", "more", "b")) == group
-    assert group_key(chat("q", "a", system="be brief")) == group
-    assert group_key(pair("q", "c", "r")) == group
-    assert group_key(chat("another", "a")) != group
+def test_ids_and_places_do_not_matter() -> None:
+    assert exact_key(chat("q", "a", line=1)) == exact_key(chat("q", "a", line=5))
 
 
-def test_a_text_row_is_its_own_group() -> None:
-    assert group_key({"text": "A  b"}) == group_key({"text": "a b"})
-    assert group_key({"text": "a"}) != group_key({"text": "b"})
+def test_prompt_keys_tell_what_answers_can_be_compared() -> None:
+    key = prompt_key(chat("Q", "a"))
+    assert prompt_key(chat("q", "other")) == key
+    assert prompt_key(pair("q", "c", "r")) == prompt_key(judged("q", "a", True)) == key
+    assert prompt_key(chat("q", "a", system="be brief")) != key
+    assert prompt_key(chat("q", "a", "more", "b")) != key
+
+
+def test_answer_keys_are_of_the_last_answer() -> None:
+    key = answer_key(chat("q", "A"))
+    assert answer_key(chat("other", "a")) == answer_key(chat("q", "x", "more", "a")) == key
+    assert answer_key(judged("q", "a", True)) == answer_key(judged("q", "a", False)) == key
+    assert answer_key(pair("q", "a", "b")) != answer_key(pair("q", "b", "a"))
+    assert answer_key({"prompt": [said("user", "a")]}) == answer_key({"prompt": [said("user", "b")]})
+
+
+def test_rows_with_the_same_opening_share_a_split() -> None:
+    key = opening_key(chat("Q", "a"))
+    for row in (
+        chat("q", "other"),
+        chat("q", "a", "more", "b"),
+        chat("q", "a", system="be brief"),
+        pair("q", "c", "r"),
+        ranking("q", ("a", 1), ("b", 2)),
+    ):
+        assert opening_key(row) == key
+    assert opening_key(chat("another", "a")) != key
+    assert opening_key({"text": "A  b"}) == opening_key({"text": "a b"}) != opening_key({"text": "a"})
+
+
+def test_without_a_user_the_first_message_that_is_not_the_systems_opens() -> None:
+    system, answer = said("system", "s"), said("assistant", "a")
+    assert opening_text({"messages": [system, answer]}) == "a"
+    assert opening_text({"prompt": [system]}) == ""
+
+
+def test_texts_to_compare() -> None:
+    assert whole_text(chat("q", "a", "more", "b", system="s")) == "q\nmore\na\nb"
+    assert whole_text({"text": "t"}) == "t"
+    assert whole_text({"prompt": [said("user", "q")]}) == "q"
+    assert target_text(chat("q", "a", "more", "b")) == "a\nb"
+    assert target_text(pair("q", "good", "bad")) == "good"
+    assert target_text(ranking("q", ("b", 1), ("c", 2), ("a", 1))) == "a\nb"
+    assert target_text(judged("q", "a", False)) == "a"
+    assert target_text({"prompt": [said("user", "q")]}) == ""
+
+
+def test_numbers_count_as_often_as_they_occur_but_in_any_order() -> None:
+    assert number_key("3 apples, 12 pears") == number_key("12 or 3")
+    texts = ["", "3", "3 3", "33", "3 12", "31 2", "\u0663"]
+    assert len({number_key(text) for text in texts}) == len(texts)
+
+
+def test_guards_keep_other_numbers_and_labels_apart() -> None:
+    assert guard_key(chat("7 apples", "a")) != guard_key(chat("8 apples", "a"))
+    assert guard_key(chat("7 apples", "a"), numbers=False) == guard_key(chat("8 apples", "a"), numbers=False)
+    for numbers in (True, False):
+        assert guard_key(judged("q", "a", True), numbers) != guard_key(judged("q", "a", False), numbers)
+
+
+def test_broken_text_has_keys_too() -> None:
+    assert exact_key(chat("\ud800", "a")) != exact_key(chat("\ud801", "a"))
+
+
+def test_a_key_falls_into_two_halves() -> None:
+    assert split_key(2**64 * 5 + 7) == (5, 7)
+    high, low = split_key(exact_key(chat("q", "a")))
+    assert high << 64 | low == exact_key(chat("q", "a"))
+    assert np.array([[high, low]], dtype=np.uint64).tolist() == [[high, low]]
+
+
+def test_rank_goes_by_the_first_column_then_the_next() -> None:
+    assert rank_by(np.array([5, 1, 5, 1]), np.array([2, 9, 1, 8])).tolist() == [3, 1, 2, 0]
+    assert rank_by(np.array([2**63 + 1, 1], dtype=np.uint64)).tolist() == [1, 0]
+
+
+@given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 2), st.integers(0, 5)), max_size=40), st.randoms())
+def test_of_equal_rows_the_lowest_is_kept_whatever_their_order(
+    rows: list[tuple[int, int, int]], source: random.Random
+) -> None:
+    """(upper half, lower half, digest of the content)"""
+
+    def kept(order: list[tuple[int, int, int]]) -> list[tuple[int, int, int]]:
+        keys = np.array([row[:2] for row in order], dtype=np.uint64).reshape(-1, 2)
+        rank = rank_by(np.array([row[2] for row in order], dtype=np.int64))
+        found = kept_of(keys, rank).tolist()
+        assert all(found[place] == place for place in found)
+        assert all(order[place][:2] == row[:2] for place, row in zip(found, order, strict=True))
+        return sorted(order[place] for place in set(found))
+
+    assert kept(rows) == sorted(min(row for row in rows if row[:2] == key) for key in {row[:2] for row in rows})
+    assert kept(source.sample(rows, len(rows))) == kept(rows)

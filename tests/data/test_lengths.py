@@ -10,8 +10,8 @@ from transformers import AutoTokenizer
 
 from ftcli.core.errors import BadData
 from ftcli.data.chat import render_answer, render_messages, render_prompt, stop_token_ids
-from ftcli.data.lengths import Length, characters, count_tokens, describe, drop_long
-from ftcli.data.records import Reject
+from ftcli.data.lengths import Length, characters, measure, truncated
+from ftcli.data.records import Reason, Refused
 from tests.tiny import messages_row, preference_row
 
 
@@ -30,7 +30,7 @@ def test_counts_equal_what_chat_renders(tokenizer: Any) -> None:
     stop = stop_token_ids(tokenizer)
     rendered = [render_messages(tokenizer, row["messages"], stop) for row in rows]
     expected = [Length(len(item.input_ids), sum(item.loss_mask)) for item in rendered]
-    assert list(count_tokens(rows, tokenizer, stop)) == expected
+    assert list(measure(rows, tokenizer, stop)) == expected
 
 
 def test_a_token_that_would_cross_into_an_answer_is_counted_as_chat_cuts_it(tiny_model: Path) -> None:
@@ -39,10 +39,10 @@ def test_a_token_that_would_cross_into_an_answer_is_counted_as_chat_cuts_it(tiny
     stop = stop_token_ids(greedy)
     row = chat("what?", "\nthe cat", "and?", "a mat")
     rendered = render_messages(greedy, row["messages"], stop)
-    assert list(count_tokens([row], greedy, stop)) == [Length(len(rendered.input_ids), sum(rendered.loss_mask))]
+    assert list(measure([row], greedy, stop)) == [Length(len(rendered.input_ids), sum(rendered.loss_mask))]
     pair = {**preference_row(0), "chosen": [{"role": "assistant", "content": "\n" + "the " * 20}]}
     prompt, answer = render_answer(greedy, pair["prompt"], pair["chosen"][0]["content"], stop)
-    assert list(count_tokens([pair], greedy, stop)) == [Length(len(prompt) + len(answer), len(answer))]
+    assert list(measure([pair], greedy, stop)) == [Length(len(prompt) + len(answer), len(answer))]
 
 
 def test_a_pair_counts_as_its_longer_side_and_its_answer_alone(tokenizer: Any) -> None:
@@ -55,34 +55,32 @@ def test_a_pair_counts_as_its_longer_side_and_its_answer_alone(tokenizer: Any) -
     row: dict[str, Any] = {**preference_row(0), "prompt": history, "chosen": [{"role": "assistant", "content": "x"}]}
     whole = render_messages(tokenizer, [*history, *row["rejected"]], stop)
     prompt = render_prompt(tokenizer, history)
-    assert list(count_tokens([row], tokenizer, stop)) == [
-        Length(len(whole.input_ids), len(whole.input_ids) - len(prompt))
-    ]
+    assert list(measure([row], tokenizer, stop)) == [Length(len(whole.input_ids), len(whole.input_ids) - len(prompt))]
 
 
 def test_a_prompt_has_nothing_to_train_and_a_text_is_all_trained(tokenizer: Any) -> None:
     stop = stop_token_ids(tokenizer)
     prompt = [{"role": "user", "content": "the cat"}]
     asked = len(render_prompt(tokenizer, prompt))
-    assert list(count_tokens([{"prompt": prompt}], tokenizer, stop)) == [Length(asked, 0)]
+    assert list(measure([{"prompt": prompt}], tokenizer, stop)) == [Length(asked, 0)]
     ids = tokenizer("the cat sat", add_special_tokens=False)["input_ids"]
-    assert list(count_tokens([{"text": "the cat sat"}], tokenizer, stop)) == [Length(len(ids), len(ids))]
+    assert list(measure([{"text": "the cat sat"}], tokenizer, stop)) == [Length(len(ids), len(ids))]
 
 
 def test_without_rows_there_are_no_lengths(tokenizer: Any) -> None:
-    assert list(count_tokens([], tokenizer, frozenset({2}))) == []
+    assert list(measure([], tokenizer, frozenset({2}))) == []
 
 
 def test_a_model_without_chat_template_is_refused(tiny_model: Path) -> None:
     bare = AutoTokenizer.from_pretrained(tiny_model)
     bare.chat_template = None
     with pytest.raises(BadData, match="no chat template"):
-        list(count_tokens([chat("a", "b")], bare, frozenset({2})))
+        list(measure([chat("a", "b")], bare, frozenset({2})))
 
 
 def test_a_template_that_never_stops_is_refused(tokenizer: Any) -> None:
     with pytest.raises(BadData, match="does not end the assistant's turn"):
-        list(count_tokens([chat("a", "b")], tokenizer, frozenset({399})))
+        list(measure([chat("a", "b")], tokenizer, frozenset({399})))
 
 
 def test_a_row_that_the_template_refuses_is_named(tiny_model: Path) -> None:
@@ -93,25 +91,67 @@ def test_a_row_that_the_template_refuses_is_named(tiny_model: Path) -> None:
     )
     rows = [messages_row(1), chat("a", "b")]
     with pytest.raises(BadData, match="f:1: the model's chat template refuses the row: no system role"):
-        list(count_tokens(rows, strict, stop_token_ids(strict)))
+        list(measure(rows, strict, stop_token_ids(strict)))
 
 
-def test_percentiles_are_nearest_ranks() -> None:
-    # 1..20: the median by nearest rank is the 10th value, the 95th percentile the 19th
-    assert describe(range(20, 0, -1)) == {"mean": 10.5, "p50": 10, "p95": 19, "max": 20}
-    assert describe([7]) == {"mean": 7, "p50": 7, "p95": 7, "max": 7}
-    assert describe([]) == {"mean": 0, "p50": 0, "p95": 0, "max": 0}
+def test_characters_of_all_and_of_the_answer() -> None:
+    assert characters(chat("four", "three")) == Length(4 + 5, 5)  # system messages are no part of it
+    assert characters({"text": "abc"}) == Length(3, 3)
+    assert characters({"prompt": [{"role": "user", "content": "ab"}]}) == Length(2, 0)
 
 
-def test_characters_of_prompt_and_answer() -> None:
-    assert characters(chat("four", "three")) == (7 + 4, 5)
-    assert characters({"text": "abc"}) == (0, 3)
-    assert characters({"prompt": [{"role": "user", "content": "ab"}]}) == (2, 0)
+def test_rankings_and_unpaired_rows_count_their_longest_answer(tokenizer: Any) -> None:
+    stop = stop_token_ids(tokenizer)
+    prompt = [{"role": "user", "content": "the cat"}]
+    answers = ["a", "the cat sat on a mat"]
+    expected = [render_answer(tokenizer, prompt, answer, stop) for answer in answers]
+    lengths = [Length(len(asked) + len(said), len(said)) for asked, said in expected]
+    ranking = {"prompt": prompt, "candidates": [{"content": text, "rank": 1} for text in answers]}
+    unpaired = {"prompt": prompt, "completion": [{"role": "assistant", "content": answers[1]}], "label": True}
+    assert list(measure([ranking, unpaired], tokenizer, stop)) == [lengths[1], lengths[1]]
 
 
-def test_long_rows_are_refused_with_their_length() -> None:
-    short, long = chat("a", "b"), chat("c", "d")
-    kept, refused = drop_long([short, long], [Length(5, 2), Length(6, 2)], 5)
-    assert kept == short
-    assert isinstance(refused, Reject)
-    assert (refused.reason, refused.detail) == ("too_long", "6 tokens, at most 5 wanted")
+def test_a_tokenizer_without_offsets_counts_the_same(tokenizer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows, stop = [chat("what?", "a list", "and?", "the file"), messages_row(2)], stop_token_ids(tokenizer)
+    expected = list(measure(rows, tokenizer, stop))
+    monkeypatch.setattr(type(tokenizer), "is_fast", False)
+    assert list(measure(rows, tokenizer, stop)) == expected
+
+
+@pytest.mark.parametrize("limit", [30, 45, 60])
+def test_a_cut_row_has_as_many_tokens_as_allowed_and_begins_as_before(tokenizer: Any, limit: int) -> None:
+    stop = stop_token_ids(tokenizer)
+    row = chat("what?", "the cat sat on a mat " * 20)
+    shorter, length = truncated(row, tokenizer, stop, limit)
+    rendered = render_messages(tokenizer, shorter["messages"], stop)
+    assert length == Length(len(rendered.input_ids), sum(rendered.loss_mask))
+    assert limit - 3 <= length.total <= limit
+    assert row["messages"][-1]["content"].startswith(shorter["messages"][-1]["content"])
+    assert rendered.input_ids[-1] in stop
+
+
+def test_a_row_that_fits_stays_as_it_is(tokenizer: Any) -> None:
+    row = chat("what?", "a list")
+    assert truncated(row, tokenizer, stop_token_ids(tokenizer), 500)[0] is row
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        chat("the cat sat on a mat " * 20, "a list"),
+        {"prompt": [{"role": "user", "content": "the cat sat on a mat " * 20}], "meta": {"file": "f", "line": 1}},
+    ],
+)
+def test_a_row_of_which_no_answer_would_be_left_is_refused(tokenizer: Any, row: dict[str, Any]) -> None:
+    with pytest.raises(Refused) as caught:
+        truncated(row, tokenizer, stop_token_ids(tokenizer), 20)
+    assert caught.value.reason is Reason.NO_TRAINABLE_TOKENS
+
+
+def test_pairs_and_texts_can_be_cut(tokenizer: Any) -> None:
+    stop = stop_token_ids(tokenizer)
+    pair = {**preference_row(0), "chosen": [{"role": "assistant", "content": "the cat sat on a mat " * 10}]}
+    pair["rejected"] = [{"role": "assistant", "content": "a list of files and more of it " * 10}]
+    text = {"text": "the cat sat on a mat " * 10}
+    for row in (pair, text):
+        assert truncated(row, tokenizer, stop, 40)[1].total <= 40

@@ -16,6 +16,8 @@ from ftcli.data.rows import (
     read_split,
     reference_of,
     row_type,
+    split_file,
+    uses_tools,
     write_jsonl,
 )
 
@@ -31,6 +33,26 @@ PREFERENCE = {
     "meta": {},
 }
 TEXT = {"id": "4", "text": "plain", "meta": {}}
+RANKING = {
+    "id": "5",
+    "prompt": [USER],
+    "candidates": [{"content": "B", "rank": 2}, {"content": "A", "rank": 1}, {"content": "C", "rank": 1}],
+    "meta": {},
+}
+UNPAIRED = {"id": "6", "prompt": [USER], "completion": [ANSWER], "label": True, "meta": {}}
+CALL = {"type": "function", "function": {"name": "f", "arguments": "{}"}}
+CALLING = {
+    "id": "7",
+    "messages": [
+        USER,
+        {"role": "assistant", "content": "", "tool_calls": [CALL]},
+        {"role": "tool", "content": "1"},
+        ANSWER,
+    ],
+    "tools": [{"type": "function", "function": {"name": "f", "parameters": {}}}],
+    "meta": {},
+}
+EVERY = [MESSAGES, PROMPT, PREFERENCE, TEXT, RANKING, UNPAIRED, CALLING]
 
 
 def write(folder: Path, *lines: str | bytes) -> Path:
@@ -45,6 +67,11 @@ def write(folder: Path, *lines: str | bytes) -> Path:
         (MESSAGES, RowType.MESSAGES, [USER], "A"),
         (PROMPT, RowType.PROMPT, [USER], None),
         (PREFERENCE, RowType.PREFERENCE, [USER], "A"),
+        (RANKING, RowType.RANKING, [USER], "A"),
+        (UNPAIRED, RowType.UNPAIRED, [USER], "A"),
+        ({**UNPAIRED, "label": False}, RowType.UNPAIRED, [USER], None),
+        (CALLING, RowType.MESSAGES, CALLING["messages"][:-1], "A"),
+        ({**CALLING, "messages": CALLING["messages"][:2]}, RowType.MESSAGES, [USER], None),
     ],
 )
 def test_each_row_type_has_its_prompt_and_reference(
@@ -61,7 +88,13 @@ def test_rows_without_a_known_field_have_no_type() -> None:
     assert row_type({}) is None
 
 
-@pytest.mark.parametrize("row", [MESSAGES, PROMPT, PREFERENCE, TEXT])
+def test_rows_that_offer_or_call_tools_are_known() -> None:
+    assert [row["id"] for row in EVERY if uses_tools(row)] == ["7"]
+    assert uses_tools({**PROMPT, "tools": []})
+    assert uses_tools({**PROMPT, "prompt": CALLING["messages"][:-1]})
+
+
+@pytest.mark.parametrize("row", EVERY)
 def test_a_canonical_row_is_read_as_it_is(tmp_path: Path, row: dict[str, Any]) -> None:
     folder = write(tmp_path, json.dumps(row))
     assert read_split(folder, "train", *RowType) == [row]
@@ -97,6 +130,18 @@ def test_the_first_rows_are_enough_with_a_limit(tmp_path: Path) -> None:
         (json.dumps({**PREFERENCE, "chosen": "A"}), "chosen is not a list of messages"),
         (json.dumps({**PREFERENCE, "rejected": [USER]}), "the last message of rejected is not the assistant's"),
         (json.dumps({**PREFERENCE, "prompt": []}), "prompt is not a list of messages"),
+        (json.dumps({**CALLING, "tools": "f"}), "tools or tool_calls are not lists of"),
+        (json.dumps({**CALLING, "tools": [{"name": "f"}]}), "tools or tool_calls are not lists of"),
+        (
+            json.dumps({**CALLING, "messages": [USER, {**ANSWER, "tool_calls": {}}]}),
+            "tools or tool_calls are not lists",
+        ),
+        (json.dumps({**CALLING, "messages": [USER, {**ANSWER, "tool_calls": ["f"]}]}), "tools or tool_calls are not"),
+        (
+            json.dumps(CALLING).replace('"arguments": "{}"', '"arguments": "{"'),
+            "tools or tool_calls are not lists of {type, function: {name, ...}}",
+        ),
+        (json.dumps(CALLING).replace('"arguments": "{}"', '"arguments": {}'), "tools or tool_calls are not lists of"),
     ],
 )
 def test_a_wrong_row_is_named_with_file_and_line(tmp_path: Path, line: str | bytes, message: str) -> None:
@@ -111,15 +156,30 @@ def test_wrong_column_types_of_the_other_row_types(tmp_path: Path) -> None:
     for row, message in (
         ({**TEXT, "text": 1}, "text is not text"),
         ({**PROMPT, "prompt": "Q"}, "prompt is not a list"),
+        ({**RANKING, "candidates": [{"content": "A", "rank": 1}]}, "candidates is not a list of two or more"),
+        ({**RANKING, "candidates": [{"content": "A", "rank": 1}, {"content": "B"}]}, "candidates is not a list"),
+        ({**RANKING, "candidates": [{"content": "A", "rank": 1}, {"content": "B", "rank": True}]}, "candidates is not"),
+        ({**RANKING, "candidates": {}}, "candidates is not a list of two or more"),
+        ({**UNPAIRED, "label": 1}, "label is neither true nor false"),
+        ({**UNPAIRED, "completion": [USER]}, "the last message of completion is not the assistant's"),
+        ({**UNPAIRED, "prompt": None}, "prompt is not a list"),
     ):
         with pytest.raises(BadData, match=message):
             read_split(write(tmp_path, json.dumps(row)), "train", *RowType)
 
 
 def test_a_missing_split_says_what_a_data_folder_holds(tmp_path: Path) -> None:
-    with pytest.raises(BadData, match=r"no test.jsonl") as caught:
+    with pytest.raises(BadData, match=r"no test.jsonl or test.parquet") as caught:
         read_split(write(tmp_path), "test", *RowType)
-    assert "train.jsonl, validation.jsonl and test.jsonl" in caught.value.hint
+    assert "train, validation and test, as .jsonl or .parquet" in caught.value.hint
+
+
+def test_a_split_in_both_formats_is_not_chosen_between(tmp_path: Path) -> None:
+    folder = write(tmp_path, json.dumps(TEXT))
+    assert split_file(folder, "train") == folder / "train.jsonl"
+    (folder / "train.parquet").touch()
+    with pytest.raises(BadData, match=r"both train.jsonl and train.parquet"):
+        read_split(folder, "train", *RowType)
 
 
 json_values = st.recursive(
@@ -128,7 +188,9 @@ json_values = st.recursive(
     max_leaves=5,
 )
 rows = st.dictionaries(
-    st.sampled_from(["id", "messages", "prompt", "chosen", "rejected", "text", "role", "meta"]),
+    st.sampled_from(
+        ["id", "messages", "prompt", "chosen", "rejected", "completion", "candidates", "label", "tools", "text", "meta"]
+    ),
     st.one_of(json_values, st.lists(st.fixed_dictionaries({"role": json_values, "content": json_values}), max_size=2)),
     max_size=5,
 )

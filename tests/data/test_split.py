@@ -1,119 +1,173 @@
-"""Splitting and sampling: no leakage, right sizes, no dependence on order."""
+"""Splitting: no leakage, right sizes, no dependence on order."""
 
 from __future__ import annotations
 
 import random
-from collections import Counter
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
-from ftcli.data.dedup import drop_duplicates
-from ftcli.data.records import Reject
-from ftcli.data.split import FEW_GROUPS, _check_disjoint, assign_groups, sample_rows, split_rows
+from ftcli.data.split import FEW_GROUPS, Split, draw, draws, split_groups
 
 SHARES = {"train": 0.9, "validation": 0.05, "test": 0.05}
+TENTHS = {"train": 0.8, "validation": 0.1, "test": 0.1}
 
 
-def rows(count: int, per_prompt: int = 1) -> list[dict[str, Any]]:
-    made = [
-        {
-            "messages": [
-                {"role": "user", "content": f"question {index // per_prompt}"},
-                {"role": "assistant", "content": f"answer {index}"},
-            ],
-            "meta": {"file": "f", "line": index},
-        }
-        for index in range(count)
-    ]
-    return [row for row in drop_duplicates(made) if not isinstance(row, Reject)]
+def keys_of(count: int) -> NDArray[np.uint64]:
+    """Keys as digests are: far apart, and those of fewer rows among those of more."""
+    return np.arange(1, count + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
 
 
-def ids(parts: dict[str, list[dict[str, Any]]]) -> dict[str, set[str]]:
-    return {split: {row["id"] for row in part} for split, part in parts.items()}
-
-
-def questions(part: list[dict[str, Any]]) -> set[str]:
-    return {row["messages"][0]["content"] for row in part}
+def split(sizes: list[int], shares: dict[str, float] = SHARES, seed: int = 1, strata: Any = None) -> Split:
+    """Groups of these sizes, one after the other."""
+    groups = np.repeat(np.arange(len(sizes)), sizes)
+    return split_groups(groups, keys_of(len(groups)), shares, seed, strata)
 
 
 @pytest.mark.parametrize(
     ("count", "sizes"), [(1, (1, 0, 0)), (2, (1, 1, 0)), (3, (1, 1, 1)), (20, (18, 1, 1)), (100, (90, 5, 5))]
 )
 def test_few_rows_fill_the_splits_exactly(count: int, sizes: tuple[int, int, int]) -> None:
-    parts = split_rows(rows(count), 0.05, 0.05, seed=1)
-    assert tuple(len(part) for part in parts.values()) == sizes
+    assert tuple(split([1] * count).rows.values()) == sizes
 
 
 def test_many_rows_come_close_to_the_shares() -> None:
-    parts = split_rows(rows(10_000), 0.1, 0.2, seed=1)
+    rows = split([1] * 10_000, {"train": 0.7, "validation": 0.1, "test": 0.2}).rows
     # binomial: three standard deviations of 10,000 draws at 0.1 and 0.2 are 90 and 120
-    assert abs(len(parts["validation"]) - 1000) < 90
-    assert abs(len(parts["test"]) - 2000) < 120
+    assert abs(rows["validation"] - 1000) < 90
+    assert abs(rows["test"] - 2000) < 120
 
 
-@pytest.mark.parametrize("count", [60, 4 * FEW_GROUPS])
-def test_a_prompt_is_never_in_two_splits(count: int) -> None:
-    parts = split_rows(rows(count, per_prompt=3), 0.2, 0.2, seed=3)
-    asked = [questions(part) for part in parts.values()]
-    assert all(asked)
-    assert len(set.union(*asked)) == sum(len(part) for part in asked)
-    assert sum(len(part) for part in parts.values()) == count
+@pytest.mark.parametrize("count", [20, 2 * FEW_GROUPS])
+@pytest.mark.parametrize("has_strata", [False, True])
+def test_a_group_is_never_in_two_splits(count: int, has_strata: bool) -> None:
+    groups = np.random.default_rng(0).integers(0, count, 3 * count)
+    strata = np.arange(3 * count) % 4 if has_strata else None
+    found = split_groups(groups, keys_of(3 * count), TENTHS, 3, strata)
+    assert len(set(zip(groups.tolist(), found.part.tolist(), strict=True))) == len(set(groups.tolist()))
+    assert found.rows == {name: int((found.part == part).sum()) for part, name in enumerate(TENTHS)}
+    assert found.groups == {name: len(set(groups[found.part == part])) for part, name in enumerate(TENTHS)}
+    assert all(found.rows.values())
 
 
 @pytest.mark.parametrize("count", [50, 2 * FEW_GROUPS])
-def test_the_order_of_the_input_decides_nothing(count: int) -> None:
-    made = rows(count)
-    mixed = random.Random(0).sample(made, count)
-    assert ids(split_rows(made, 0.1, 0.1, 5)) == ids(split_rows(mixed, 0.1, 0.1, 5))
-    kept = {row["id"] for row in sample_rows(made, 10, 5) if not isinstance(row, Reject)}
-    assert kept == {row["id"] for row in sample_rows(mixed, 10, 5) if not isinstance(row, Reject)}
+@pytest.mark.parametrize("has_strata", [False, True])
+def test_the_order_of_the_input_decides_nothing(count: int, has_strata: bool) -> None:
+    groups = np.random.default_rng(1).integers(0, count, 3 * count)
+    order = np.array(random.Random(0).sample(range(3 * count), 3 * count))
+    strata = np.arange(3 * count) % 3 if has_strata else None
+    one = split_groups(groups, keys_of(3 * count), TENTHS, 5, strata)
+    mixed = strata[order] if strata is not None else None
+    renamed = (count - groups)[order]  # groups are named by rows, which move
+    other = split_groups(renamed, keys_of(3 * count)[order], TENTHS, 5, mixed)
+    assert np.array_equal(one.part[order], other.part)
 
 
 def test_another_seed_splits_otherwise() -> None:
-    made = rows(200)
-    assert ids(split_rows(made, 0.1, 0.1, 5)) != ids(split_rows(made, 0.1, 0.1, 6))
+    assert not np.array_equal(split([1] * 200, seed=5).part, split([1] * 200, seed=6).part)
 
 
 def test_more_rows_never_move_the_rows_of_a_large_set() -> None:
-    before, after = (split_rows(rows(count), 0.1, 0.1, 5) for count in (FEW_GROUPS, 2 * FEW_GROUPS))
-    assert all(ids(before)[split] <= ids(after)[split] for split in before)
+    before, after = split([1] * FEW_GROUPS), split([1] * 2 * FEW_GROUPS)
+    assert np.array_equal(before.part, after.part[:FEW_GROUPS])
 
 
-def test_a_share_of_zero_leaves_the_split_empty() -> None:
-    parts = split_rows(rows(30), 0, 0, seed=1)
-    assert [len(part) for part in parts.values()] == [30, 0, 0]
+def test_more_answers_to_a_prompt_do_not_move_it() -> None:
+    keys = keys_of(FEW_GROUPS)
+    before = split_groups(np.arange(FEW_GROUPS), keys, TENTHS, 1)
+    twice = split_groups(np.repeat(np.arange(FEW_GROUPS), 2), np.repeat(keys, 2), TENTHS, 1)
+    assert np.array_equal(np.repeat(before.part, 2), twice.part)
+
+
+@pytest.mark.parametrize("count", [30, 2 * FEW_GROUPS])
+@pytest.mark.parametrize("strata", [None, "by row"])
+def test_a_share_of_zero_leaves_the_split_empty(count: int, strata: str | None) -> None:
+    labels = np.arange(count) % 7 if strata else None
+    found = split([1] * count, {"train": 0.9, "validation": 0.0, "test": 0.1}, strata=labels)
+    assert found.rows["validation"] == 0
+    assert found.rows["test"] > 0
+    assert not [warning for warning in found.warnings if "validation" in warning]
+    assert split([1] * count, {"train": 1.0, "validation": 0.0, "test": 0.0}).rows["train"] == count
 
 
 @given(
     st.lists(st.integers(min_value=1, max_value=50), min_size=3, max_size=40), st.integers(min_value=0, max_value=99)
 )
 def test_with_three_groups_no_split_stays_empty(sizes: list[int], seed: int) -> None:
-    assigned = assign_groups({f"group {index}": size for index, size in enumerate(sizes)}, SHARES, seed)
-    assert set(assigned.values()) == set(SHARES)
-    assert len(assigned) == len(sizes)
+    assert all(split(sizes, seed=seed).rows.values())
 
 
-def test_a_group_larger_than_its_share_goes_to_train() -> None:
-    assigned = assign_groups({"huge": 60, "b": 20, "c": 20}, SHARES, seed=1)
-    assert assigned["huge"] == "train"
-    assert Counter(assigned.values()) == {"train": 1, "validation": 1, "test": 1}
+@given(st.lists(st.integers(min_value=1, max_value=9), min_size=40, max_size=80))
+def test_few_groups_miss_their_shares_by_less_than_a_group(sizes: list[int]) -> None:
+    """Each group goes where most is lacking, so no split ends over its target by more than the group it took last."""
+    found = split(sizes, {"train": 0.6, "validation": 0.2, "test": 0.2})
+    for name, wanted in found.wanted.items():
+        assert abs(found.rows[name] - wanted * sum(sizes)) <= max(sizes)
 
 
-def test_sampling_keeps_n_rows_in_their_order_and_refuses_the_rest() -> None:
-    made = rows(50)
-    kept = [item for item in sample_rows(made, 20, 1) if not isinstance(item, Reject)]
-    refused = [item for item in sample_rows(made, 20, 1) if isinstance(item, Reject)]
-    assert len(kept) == 20
-    assert [row["meta"]["line"] for row in kept] == sorted(row["meta"]["line"] for row in kept)
-    assert {item.reason for item in refused} == {"over_limit"}
-    assert len(refused) == 30
-    assert kept != made[:20]
+@pytest.mark.parametrize("others", [40, 2 * FEW_GROUPS])
+def test_a_group_too_large_for_another_split_goes_to_train(others: int) -> None:
+    for seed in range(30):
+        found = split([others, *[1] * others], seed=seed)
+        assert found.part[0] == 0
+        assert found.rows["test"] > 0
+        assert found.largest_group == others
 
 
-def test_a_torn_group_is_noticed() -> None:
-    one, other = rows(2, per_prompt=2)
-    with pytest.raises(RuntimeError, match="its group in train"):
-        _check_disjoint({"train": [one], "test": [other]})
+def test_strata_have_equal_shares_in_every_split() -> None:
+    """100 rows of one label, 300 of another, 1,600 of a third: each split has its share of each, give or take one."""
+    labels = np.repeat(np.array([7, 2**63 + 5, 11], dtype=np.uint64), [100, 300, 1600])
+    found = split_groups(np.arange(2000), keys_of(2000), TENTHS, 1, labels)
+    for label, count in ((7, 100), (2**63 + 5, 300), (11, 1600)):
+        counts = np.bincount(found.part[labels == np.uint64(label)], minlength=3)
+        assert np.abs(counts - np.array([0.8, 0.1, 0.1]) * count).max() <= 1
+
+
+def test_strata_too_small_for_a_share_fill_the_splits_together() -> None:
+    found = split([1] * 600, SHARES, strata=np.arange(600) // 3)
+    assert list(found.rows.values()) == [540, 30, 30]
+
+
+def test_a_group_belongs_to_the_stratum_of_most_of_its_rows() -> None:
+    """Each group has two rows of one label and one of the other, so the splits have 3 : 3 as the whole has."""
+    groups = np.repeat(np.arange(400), 3)
+    labels = np.tile([0, 0, 1, 1, 1, 0], 200)
+    found = split_groups(groups, keys_of(1200), TENTHS, 1, labels)
+    for part in range(3):
+        assert abs(labels[found.part == part].mean() - 0.5) < 0.02
+
+
+def test_no_rows_are_split_into_nothing() -> None:
+    found = split([])
+    assert list(found.rows.values()) == [0, 0, 0]
+    assert list(found.shares.values()) == [0, 0, 0]
+
+
+def test_what_should_be_known_is_told() -> None:
+    assert split([1] * 2000).warnings == []
+    told = split([700, *[1] * 300]).warnings
+    assert told == [
+        "one group of similar prompts has 700 rows, 70.0% of all",
+    ]
+    told = split([40, 30, 30]).warnings
+    assert "train has 40.0% of the rows, 90.0% were wanted: groups are not torn apart" in told
+    assert "test has only 30 rows: what is measured on it is uncertain" in told
+
+
+@given(st.lists(st.text(), min_size=1, max_size=20))
+def test_draws_depend_on_seed_purpose_and_key_alone(keys: list[str]) -> None:
+    found = draws(1, "order", keys).tolist()
+    assert found == [draw(1, "order", key) for key in keys]
+    assert all(0 <= number < 1 for number in found)
+    assert draws(1, "order", keys[:1])[0] != draws(2, "order", keys[:1])[0] != draws(1, "limit", keys[:1])[0]
+
+
+def test_draws_are_even() -> None:
+    """Kolmogorov-Smirnov: D sqrt(n) is over 1.95 in one of 1,000 samples."""
+    drawn = np.sort(draws(3, "split", map(str, range(10_000))))
+    distance = np.abs(drawn - np.arange(10_000) / 10_000).max()
+    assert distance * 100 < 1.95

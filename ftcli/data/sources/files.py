@@ -1,72 +1,96 @@
-"""Which files a path stands for: a file, or a folder of files. Opening them is `readers`' work, given by the caller."""
+"""Raw rows of a path: of a file, a folder, a pattern, or a folder saved by `datasets`. Which files it means: `paths`."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Protocol
 
-from ftcli.core.config import nearest
-from ftcli.core.errors import BadData, UsageError
+from ftcli.core.errors import BadData
 from ftcli.data.records import Record, Reject
-from ftcli.data.rows import SPLITS
+from ftcli.data.sources.csv_file import delimiter_of, read_csv
+from ftcli.data.sources.hf import is_saved, read_saved
+from ftcli.data.sources.json_file import find_layout, read_json
+from ftcli.data.sources.parquet import read_arrow, read_parquet
+from ftcli.data.sources.paths import COMPRESSIONS, file_type, find_files
+from ftcli.data.sources.raw_file import Mine, RawFile
+from ftcli.data.sources.text_file import read_text
+
+Reader = Callable[[RawFile, Mine], Iterator[Record | Reject | None]]
+READERS: dict[str, tuple[str, Reader]] = {
+    ".jsonl": ("JSON", read_json),
+    ".ndjson": ("JSON", read_json),
+    ".json": ("JSON", read_json),
+    ".csv": ("CSV", read_csv),
+    ".tsv": ("CSV", read_csv),
+    ".txt": ("text", read_text),
+    ".md": ("text", read_text),
+    ".parquet": ("Parquet", read_parquet),
+    ".arrow": ("Arrow", read_arrow),
+}
 
 
-class Reader(Protocol):
-    def __call__(self, path: Path, name: str) -> Iterator[Record | Reject]: ...
+def open_records(path: Path, notes: list[str], owned: Mine = None) -> Iterator[Record | Reject | None]:
+    """Raw rows of all files that ``path`` stands for, in order; ``notes`` gets what a person should know.
 
+    Names are relative to the folder or to the pattern's beginning, so that outputs do not depend on where that lies. Rows
+    whose index, counted from 0 over all files, is not ``owned`` are None, and not parsed where the format permits it.
 
-Readers = Mapping[str, Reader]
-"""How to read a file, by its suffix."""
-
-
-def find_files(root: Path, readers: Readers, notes: list[str]) -> list[Path]:
-    """The files that ``root`` stands for, in order. Of a folder made by prep, the three splits; hidden files never.
-
-    Files of a folder that nothing can read are passed over, and ``notes`` gets a line that names them.
-
-    Raises `UsageError` if there is nothing at ``root``, `BadData` if nothing there can be read.
+    Raises `UsageError` if there is nothing at ``path``, `BadData` for a file of which nothing can be read. Whatever else is
+    wrong with a file is a `Reject` among its rows.
     """
-    if root.is_file():
-        _check_suffix(root, readers)
-        return [root]
-    if not root.is_dir():
-        raise UsageError(f"{root}: no such file or folder", _neighbour(root))
-    splits = [root / f"{split}.jsonl" for split in SPLITS]
-    if (root / "stats.json").is_file() and all(path.is_file() for path in splits):
-        return splits
-    inside = [path for path in sorted(root.rglob("*")) if path.is_file() and not _is_hidden(path.relative_to(root))]
-    found = [path for path in inside if path.suffix.lower() in readers]
-    others = [path.relative_to(root).as_posix() for path in inside if path not in found]
-    if not found:
-        there = ", ".join(others[:5]) or "nothing"
-        raise BadData(f"{root}: no readable file in it; there is {there}", f"known types: {' '.join(sorted(readers))}")
-    if others:
-        notes.append(f"not read, unknown type: {', '.join(others[:5])}{' ...' if len(others) > 5 else ''}")
-    return found
+    if path.is_dir() and is_saved(path):
+        return read_saved(path, path.name, owned)
+    return _records([RawFile(found, name, notes) for found, name in find_files(path, notes)], owned)
 
 
-def read_files(root: Path, readers: Readers, notes: list[str]) -> Iterator[Record | Reject]:
-    """Raw rows of all files that ``root`` stands for.
-
-    Names are relative to it, so that outputs do not depend on where it lies.
-    """
-    for path in find_files(root, readers, notes):
-        name = path.name if path == root else path.relative_to(root).as_posix()
-        yield from readers[path.suffix.lower()](path, name)
-
-
-def _check_suffix(path: Path, readers: Readers) -> None:
-    if path.suffix.lower() not in readers:
-        known = " ".join(sorted(readers))
-        raise BadData(f"{path.name}: unknown file type {path.suffix or '(no suffix)'}", f"known types: {known}")
+def describe_files(path: Path, notes: list[str]) -> list[tuple[str, str]]:
+    """The name of each file that ``path`` stands for, and its format in words. Raises what `open_records` does."""
+    if path.is_dir() and is_saved(path):
+        return [(path.name, "datasets folder")]
+    described = []
+    for found, name in find_files(path, notes):
+        file = RawFile(found, name, notes)
+        with _readable(file):
+            described.append((name, _described(file)))
+    return described
 
 
-def _is_hidden(relative: Path) -> bool:
-    return any(part.startswith(".") for part in relative.parts)
+def _records(files: list[RawFile], owned: Mine) -> Iterator[Record | Reject | None]:
+    start = 0
+    for file in files:
+        offset = start
+        mine = None if owned is None else lambda index, offset=offset: owned(offset + index)
+        for item in _read(file, mine):
+            if type(item) is Reject and owned is not None and not owned(start):
+                yield None  # where a file is cut off, every process says so
+            else:
+                yield item
+            start += 1
+        if start == offset:
+            file.notes.append(f"{file.name}: no rows in it")
 
 
-def _neighbour(root: Path) -> str:
-    if not root.parent.is_dir():
-        return f"there is no folder {root.parent} either"
-    return nearest(root.name, (path.name for path in root.parent.iterdir()))
+def _read(file: RawFile, mine: Mine) -> Iterator[Record | Reject | None]:
+    _, reader = READERS[file_type(file.path)]
+    with _readable(file):
+        yield from reader(file, mine)
+
+
+@contextmanager
+def _readable(file: RawFile) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise BadData(f"{file.name}: cannot be read: {error.strerror or error}", "look at its permissions") from None
+
+
+def _described(file: RawFile) -> str:
+    kind, _ = READERS[file_type(file.path)]
+    if kind == "JSON":
+        layout = find_layout(file)
+        kind = f"{layout.shape}, under {layout.key}" if layout.key else str(layout.shape)
+    elif kind == "CSV":
+        kind = {"\t": "CSV, tabs", ",": "CSV, commas", ";": "CSV, semicolons"}.get(delimiter_of(file), "CSV")
+    packed = COMPRESSIONS.get(file.path.suffix.lower())
+    return ", ".join(part for part in (kind, packed, file.wide and file.wide.upper()) if part)

@@ -1,6 +1,7 @@
 """Data sets of the Hugging Face hub, and folders written by `datasets.Dataset.save_to_disk`.
 
-All splits are read, one after the other: prep deduplicates across them and splits anew.
+All splits are read, one after the other: prep deduplicates across them and splits anew. Values are taken from Arrow as they
+are stored; images and audio are not decoded.
 """
 
 from __future__ import annotations
@@ -11,10 +12,12 @@ from pathlib import Path
 from datasets import Dataset, DatasetDict, load_dataset, load_from_disk
 
 from ftcli.core.errors import BadData, UsageError
-from ftcli.data.records import Record
+from ftcli.data.records import Record, Reject
+from ftcli.data.sources.parquet import BATCH_ROWS, rows_of
+from ftcli.data.sources.raw_file import Mine
 
 
-def read_hub(name: str, revision: str | None) -> Iterator[Record]:
+def read_hub(name: str, revision: str | None, mine: Mine = None) -> Iterator[Record | Reject | None]:
     """Rows of the hub's data set ``name`` at ``revision``; a record's file is its split."""
     try:
         data = load_dataset(name, revision=revision)
@@ -23,25 +26,27 @@ def read_hub(name: str, revision: str | None) -> Iterator[Record]:
         raise UsageError(
             f"hf:{name}: {first}", "check name, revision and network; or download it and give the folder"
         ) from None
-    yield from _rows(data)
+    yield from _rows(data, mine)
 
 
 def is_saved(folder: Path) -> bool:
     """Whether ``folder`` was written by `save_to_disk`."""
-    return (folder / "dataset_dict.json").is_file() or (folder / "dataset_info.json").is_file()
+    names = ("dataset_info.json", "state.json")
+    return (folder / "dataset_dict.json").is_file() or all((folder / name).is_file() for name in names)
 
 
-def read_saved(folder: Path, name: str) -> Iterator[Record]:
-    """Rows of a folder written by `save_to_disk`."""
+def read_saved(folder: Path, name: str, mine: Mine = None) -> Iterator[Record | Reject | None]:
+    """Rows of a folder written by `save_to_disk`; a record's file is its split, or ``data`` if there is one only."""
     try:
         data = load_from_disk(folder)
     except (OSError, ValueError, KeyError) as error:
         raise BadData(f"{name}: datasets cannot open the folder: {error}", "save it again with save_to_disk") from None
-    yield from _rows(data)
+    yield from _rows(data, mine)
 
 
-def _rows(data: Dataset | DatasetDict) -> Iterator[Record]:
+def _rows(data: Dataset | DatasetDict, mine: Mine) -> Iterator[Record | Reject | None]:
     splits = data if isinstance(data, DatasetDict) else {"data": data}
+    start = 0
     for split, rows in splits.items():
-        for number, value in enumerate(rows, start=1):
-            yield Record(str(split), number, dict(value))
+        yield from rows_of(rows.with_format("arrow").iter(BATCH_ROWS), str(split), start, mine)
+        start += len(rows)

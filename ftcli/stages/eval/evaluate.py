@@ -99,11 +99,15 @@ def check_models(models: Sequence[Artifact], reward: Artifact | None) -> None:
 def read_rows(ctx: Context[EvalConfig], baseline: Artifact) -> tuple[list[Row], int]:
     """Rows short enough to compute, and how many were not; at least one remains or `BadData` is raised."""
     config, folder = ctx.config, ctx.one("data").path
-    rows = read_split(folder, config.split, RowType.MESSAGES, limit=config.limit)
+    read = read_split(folder, config.split, RowType.MESSAGES, limit=config.limit)
+    rows = [row for row in read if reference_of(row) is not None]
     if not rows:
         raise BadData(
-            f"{folder}: {config.split}.jsonl has no rows", "give prep more data, or a larger share of it to this split"
+            f"{folder}: split {config.split} has no rows with an answer in text",
+            "give prep more data, or a larger share of it to this split",
         )
+    if len(rows) < len(read):
+        ctx.events.note(f"{len(read) - len(rows)} of {len(read)} rows left out: their last answer calls a tool")
     tokenizer = load_tokenizer_of(baseline)
     stop_ids = stop_token_ids(tokenizer)
     kept = [row for row in rows if sum(map(len, encode(tokenizer, row, stop_ids))) <= config.max_length]
@@ -124,7 +128,7 @@ def answered(rows: Sequence[Row], config: EvalConfig) -> Sequence[Row]:
 
 
 def encode(tokenizer: PreTrainedTokenizerBase, row: Row, stop_ids: frozenset[int]) -> tuple[Ids, Ids]:
-    return render_answer(tokenizer, prompt_of(row), str(reference_of(row)), stop_ids)
+    return render_answer(tokenizer, prompt_of(row), str(reference_of(row)), stop_ids, tools=row.get("tools"))
 
 
 @dataclass(frozen=True)

@@ -133,7 +133,7 @@ def _read_prompts(
     for row in rows:
         if len(found) == limit:
             break
-        ids = tuple(render_prompt(tokenizer, prompt_of(row)))
+        ids = tuple(render_prompt(tokenizer, prompt_of(row), tools=row.get("tools")))
         if len(ids) > longest:
             too_long += 1
         else:

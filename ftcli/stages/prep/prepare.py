@@ -1,214 +1,157 @@
-"""From a source to a data folder: read, recognise, clean, drop duplicates, limit, split, count.
+"""From sources to a data folder and a report, in three passes.
 
-Each step takes the rows that the one before it kept; the ledger counts and writes down the others.
+1. Each row alone (`row_steps`): read, recognise, clean, check, measure; in chunks, in several processes.
+2. Rows against each other (`decisions`): duplicates, contamination, conflicts, limit, groups, split; on columns in memory.
+3. Files (`publish`): splits, rejects, flags, duplicates, conflicts, statistics, report.
+
+Every record that was read is in one split or among the rejects; the ledger is checked before anything is published.
 """
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import chain, islice
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 from ftcli.core.artifacts import write_json
-from ftcli.core.errors import BadData, UsageError
-from ftcli.core.events import Events
-from ftcli.core.stage import Artifact, Context
-from ftcli.data.chat import stop_token_ids
-from ftcli.data.clean import STEPS, clean_rows, require_text
-from ftcli.data.dedup import drop_duplicates, group_key
-from ftcli.data.formats import (
-    FORMATS,
-    SAMPLE_ROWS,
-    FormatName,
-    check_columns,
-    detect,
-    rename,
-    require_columns,
-    to_rows,
-    unused_columns,
-)
-from ftcli.data.lengths import Length, characters, count_tokens, describe, drop_long
-from ftcli.data.records import Ledger, Reason, Record, Reject
-from ftcli.data.rows import Row, write_jsonl
-from ftcli.data.sources.csv_file import read_csv
-from ftcli.data.sources.files import read_files
-from ftcli.data.sources.hf import is_saved, read_hub, read_saved
-from ftcli.data.sources.jsonl import read_json, read_jsonl
-from ftcli.data.sources.parquet import read_parquet
-from ftcli.data.sources.pydoc import read_pydoc
-from ftcli.data.split import sample_rows, split_rows
+from ftcli.core.errors import BadData, GateFailed, UsageError
+from ftcli.core.stage import Context
+from ftcli.data.sources.paths import find_files
+from ftcli.stages.prep.chunks import Store
 from ftcli.stages.prep.config import PrepConfig
+from ftcli.stages.prep.decisions import Decisions, decide
+from ftcli.stages.prep.gates import check_gates
+from ftcli.stages.prep.plan import plan_of
+from ftcli.stages.prep.publish import write_conflicts, write_duplicates, write_flags, write_rejects, write_splits
+from ftcli.stages.prep.report.write import write_report
+from ftcli.stages.prep.row_steps import run_all, worker_count
+from ftcli.stages.prep.stage import run_elsewhere
+from ftcli.stages.prep.statistics import collect
 
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
 
-READERS = {".jsonl": read_jsonl, ".json": read_json, ".csv": read_csv, ".tsv": read_csv, ".parquet": read_parquet}
-WATCH_ROWS = 2000
-PARTS = 4
-"""Parts of the work that progress counts: rows, tokens, split, files."""
-
-
-def prepare(ctx: Context[PrepConfig], tokenizer: PreTrainedTokenizerBase | None) -> None:
-    """Fill the output ``data``. Raises `BadData` if nothing usable is left or too many rows are malformed."""
-    config, source, folder = ctx.config, ctx.one("source"), ctx.output("data")
-    if config.max_row_tokens and tokenizer is None:
-        raise UsageError("max_row_tokens needs a tokenizer to count with", "give the model: --model demo:smollm2")
+def prepare(ctx: Context[PrepConfig]) -> None:
+    """Run the stage. Raises `BadData` if nothing usable is left or too much is malformed, `GateFailed` if a gate fails."""
     started = time.monotonic()
-    notes: list[str] = []
-    changes: Counter[str] = Counter()
-    with Ledger(folder / "rejects.jsonl") as ledger:
-        raw = ledger.keep("read", open_source(source, notes))
-        name, records = recognise(raw, config, source.ref, ledger, notes)
-        cleaned = clean(ledger.keep("format", to_rows(records, name)), config, changes, ledger)
-        rows = list(watch(ledger.keep("duplicates", drop_duplicates(cleaned)), ctx.events))
-        check_usable(rows, config, source.ref, ledger)
-        ctx.events.progress("prep", 1, PARTS, rows=len(rows))
-        rows = select(rows, config, tokenizer, ledger)
-        check_usable(rows, config, source.ref, ledger)
-    ctx.events.progress("prep", 2, PARTS, rows=len(rows))
-    tokens = tokens_of(rows, tokenizer)
-    ctx.events.progress("prep", 3, PARTS, rows=len(rows))
-    splits = split_rows(rows, config.validation_share, config.test_share, config.seed)
-    ledger.check(sum(write_jsonl(folder / f"{split}.jsonl", part) for split, part in splits.items()))
-    stats = {
-        "source": source.path.name if is_path(source.ref) else source.ref,
-        "notes": notes,
-        "format": name,
-        "row_type": str(FORMATS[name].row_type),
-        **ledger_stats(ledger, len(rows)),
-        "cleaning": dict(changes),
-        "splits": {split: {"rows": len(part), "prompts": prompts_of(part)} for split, part in splits.items()},
-        **length_stats(rows, tokens),
-    }
-    write_json(folder / "stats.json", stats)
-    tell(ctx.events, stats, time.monotonic() - started)
+    config, notes = ctx.config, []
+    sources = ctx.many("source")
+    check_settings(ctx)
+    plan = plan_of(ctx, notes)
+    chunks = Path(plan.folder)
+    rows = [0]
 
+    def on_chunk(count: int) -> None:
+        rows[0] += count
+        ctx.events.progress("prep: reading", rows[0], max(rows[0], 1), rows=rows[0])
 
-def is_path(ref: str) -> bool:
-    return not ref.startswith(("hf:", "pydoc:"))
-
-
-def open_source(source: Artifact, notes: list[str]) -> Iterator[Record | Reject]:
-    """Raw rows of a source; ``notes`` gets what a person should know about it."""
-    kind, _, name = source.ref.partition(":")
-    if kind == "pydoc":
-        return read_pydoc(name, notes)
-    if kind == "hf":
-        name, _, revision = name.partition("@")
-        return read_hub(name, revision or None)
-    if source.path.is_dir() and is_saved(source.path):
-        return read_saved(source.path, source.path.name)
-    return read_files(source.path, READERS, notes)
-
-
-def recognise(
-    raw: Iterator[Record], config: PrepConfig, ref: str, ledger: Ledger, notes: list[str]
-) -> tuple[FormatName, Iterator[Record]]:
-    """The format, from the config or from the first records, and all records with their columns renamed by ``map``.
-
-    ``notes`` gets a line that names the columns which the format does not read.
-    """
-    sample = list(islice(raw, SAMPLE_ROWS))
-    if not sample:
-        check_usable(sample, config, ref, ledger)
-    check_columns(sample, config.map)
-    renamed = [rename(record, config.map) for record in sample]
-    name: FormatName = detect(renamed, config.map) if config.format == "auto" else config.format
-    require_columns(renamed, name)
-    unused = unused_columns(renamed, name)
-    if unused:
-        notes.append(f"format {name} does not read the columns {', '.join(unused)}")
-    return name, chain(renamed, (rename(record, config.map) for record in raw))
-
-
-def clean(rows: Iterable[Row], config: PrepConfig, changes: Counter[str], ledger: Ledger) -> Iterator[Row]:
-    """Cleaned rows that still say something."""
-    steps = [step for step in STEPS if getattr(config, f"clean_{step}")]
-    return ledger.keep("empty", require_text(clean_rows(rows, steps, changes)))
-
-
-def watch(rows: Iterable[Row], events: Events) -> Iterator[Row]:
-    for count, row in enumerate(rows):
-        if count % WATCH_ROWS == 0:
-            events.progress("prep", 0, PARTS, rows=count)
-        yield row
-
-
-def select(rows: list[Row], config: PrepConfig, tokenizer: PreTrainedTokenizerBase | None, ledger: Ledger) -> list[Row]:
-    """Rows that are not too long, and of those as many as wanted."""
-    if tokenizer is not None and config.max_row_tokens is not None:
-        lengths = tokens_of(rows, tokenizer) or []
-        rows = list(ledger.keep("length", drop_long(rows, lengths, config.max_row_tokens)))
-    if config.limit is not None:
-        rows = list(ledger.keep("limit", sample_rows(rows, config.limit, config.seed)))
-    return rows
-
-
-def tokens_of(rows: list[Row], tokenizer: PreTrainedTokenizerBase | None) -> list[Length] | None:
-    """The length of each row in tokens, if there is a tokenizer to count them."""
-    return list(count_tokens(rows, tokenizer, stop_token_ids(tokenizer))) if tokenizer is not None else None
-
-
-def check_usable(rows: Sequence[object], config: PrepConfig, ref: str, ledger: Ledger) -> None:
-    """Raise `BadData` if the source is empty, too much of it is malformed, or no row of it is left in ``rows``."""
-    if not ledger.rows_in:
-        raise BadData(f"{ref}: no rows in it", "is it the right file?")
-    counts = ", ".join(f"{reason} {count}" for reason, count in sorted(ledger.rejected.items()))
-    share, first = ledger.malformed / ledger.rows_in, ledger.first_malformed
-    if first is not None and share > config.max_reject_rate:
-        raise BadData(
-            f"{ref}: {ledger.malformed} of {ledger.rows_in} rows are malformed ({counts}), the first is {first}",
-            "prepare files of different formats one by one"
-            if first.reason is Reason.MISSING_FIELD
-            else "correct them, or raise --max-reject-rate",
+    if config.executor == "here":
+        workers = worker_count(config.workers, sum(bytes_of(item.ref, Path(item.path)) for item in plan.sources))
+        run_all(plan, workers, on_chunk)
+    else:
+        run_elsewhere(plan, config)
+    store = Store(chunks)
+    notes += [note for note in store.notes if note not in notes]
+    check_malformed(store, config, ", ".join(item.ref for item in sources))
+    decisions = decide(store, plan, ctx)
+    data, report = ctx.output("data"), ctx.output("report")
+    written = write_splits(store, decisions, config, [item.label for item in sources], data)
+    refused_later, files_later = write_rejects(store, decisions, report / "rejects.jsonl")
+    refused = store.tally.refused + refused_later
+    store.tally.file_refused += files_later
+    check_ledger(store, decisions, refused)
+    write_flags(store, decisions, report / "flags.jsonl")
+    write_duplicates(store, decisions, report / "duplicates.jsonl")
+    write_conflicts(decisions.conflicts, report / "conflicts.jsonl")
+    stats = collect(ctx, plan, store, decisions, refused, written, notes)
+    check_usable(stats, ", ".join(item.ref for item in sources))
+    stats["gates"] = check_gates(stats, config)
+    write_json(report / "stats.json", stats)
+    write_report(report)
+    tell(ctx, stats, time.monotonic() - started)
+    store.close()
+    failed = [gate for gate in stats["gates"] if not gate["passed"]]
+    if failed:
+        keep = ctx.scratch / "report"
+        shutil.rmtree(keep, ignore_errors=True)
+        shutil.copytree(report, keep)
+        raise GateFailed(
+            "; ".join(f"{gate['name']}: {gate['value']} (limit {gate['limit']})" for gate in failed),
+            f"nothing was published; the report is {keep / 'report.html'}",
         )
-    if not rows:
-        raise BadData(f"{ref}: none of {ledger.rows_in} rows is left ({counts})", "see which settings refuse them")
+    shutil.rmtree(chunks)
 
 
-def prompts_of(rows: Iterable[Row]) -> int:
-    """Different prompts, as the split tells them apart."""
-    return len({group_key(row) for row in rows})
+def check_settings(ctx: Context[PrepConfig]) -> None:
+    """Refuse settings that nothing could honour with these inputs."""
+    config, labels = ctx.config, [item.label for item in ctx.many("source")]
+    if config.max_length and ctx.maybe("model") is None:
+        raise UsageError("max_length needs a tokenizer to count with", "give the model: --model demo:smollm2")
+    unknown = [label for label in config.weights if label not in labels]
+    if unknown:
+        raise UsageError(f"weights: no source is labelled {', '.join(unknown)}", f"there are: {', '.join(labels)}")
+    if config.max_auc is not None and ctx.maybe("reference") is None:
+        raise UsageError("max_auc compares with a reference sample", "give one: --reference FILE")
 
 
-def ledger_stats(ledger: Ledger, rows_out: int) -> dict[str, Any]:
-    return {
-        "rows_in": ledger.rows_in,
-        "rows_out": rows_out,
-        "rejected": dict(sorted(ledger.rejected.items())),
-        "ledger": [step.to_json() for step in ledger.steps],
-    }
+def bytes_of(ref: str, path: Path) -> int:
+    """Bytes of the files of a source; 0 for docstrings and the hub, which one process reads."""
+    if ref.startswith(("pydoc:", "hf:")):
+        return 0
+    return sum(found.stat().st_size for found, _ in find_files(path, []))
 
 
-def length_stats(rows: Sequence[Row], tokens: Sequence[Length] | None) -> dict[str, Any]:
-    counted = [characters(row) for row in rows]
-    stats: dict[str, Any] = {
-        "characters": {
-            "prompt": describe(prompt for prompt, _ in counted),
-            "answer": describe(answer for _, answer in counted),
-        }
-    }
-    if tokens is not None:
-        stats["tokens"] = {
-            "total": {**describe(item.total for item in tokens), "sum": sum(item.total for item in tokens)},
-            "trained": {**describe(item.trained for item in tokens), "sum": sum(item.trained for item in tokens)},
-        }
-    return stats
+def check_malformed(store: Store, config: PrepConfig, ref: str) -> None:
+    """Raise `BadData` if the source is empty or too much of it is malformed."""
+    tally = store.tally
+    if not tally.rows_in:
+        raise BadData(f"{ref}: no rows in it", "is it the right file?")
+    malformed = tally.malformed
+    if malformed and malformed / tally.rows_in > config.max_reject_rate:
+        raise BadData(
+            f"{ref}: {malformed} of {tally.rows_in} rows are malformed ({counted(tally.reasons)}), "
+            f"the first is {tally.first_malformed}",
+            "correct them, name the --format, or raise --max-reject-rate",
+        )
+    if not len(store):
+        raise BadData(
+            f"{ref}: none of {tally.rows_in} rows is left ({counted(tally.reasons)})", "see what refuses them"
+        )
 
 
-def tell(events: Events, stats: Mapping[str, Any], seconds: float) -> None:
+def check_usable(stats: dict[str, Any], ref: str) -> None:
+    if not stats["rows_out"]:
+        reasons = counted(Counter(stats["rejected"]))
+        raise BadData(f"{ref}: none of {stats['rows_in']} rows is left ({reasons})", "see which settings refuse them")
+
+
+def counted(reasons: Counter[str]) -> str:
+    return ", ".join(f"{reason} {count}" for reason, count in sorted(reasons.items()))
+
+
+def check_ledger(store: Store, decisions: Decisions, refused: Counter[str]) -> None:
+    """Every record read is kept or refused; anything else is a bug here, never a fault of the data."""
+    rows_out = int((decisions.refusal == 0).sum())
+    if store.tally.rows_in != rows_out + refused.total():
+        raise RuntimeError(f"rows were lost: {store.tally.rows_in} in, {rows_out} out, {refused.total()} rejected")
+
+
+def tell(ctx: Context[PrepConfig], stats: dict[str, Any], seconds: float) -> None:
     """Say the outcome to people, and record it as metrics and facts."""
     for note in stats["notes"]:
-        events.note(note)
-    empty = [split for split, part in stats["splits"].items() if not part["rows"]]
-    if empty:
-        events.note(f"no rows in {', '.join(empty)}: too few different prompts, or a share of 0")
+        ctx.events.note(note)
     metrics = {f"data/{split}_rows": part["rows"] for split, part in stats["splits"].items()}
-    metrics |= {"data/rows_in": stats["rows_in"], "data/rejected_rows": sum(stats["rejected"].values())}
-    if "tokens" in stats:
-        metrics["data/tokens"] = stats["tokens"]["total"]["sum"]
-    events.metrics(0, metrics)
-    events.summarize({**metrics, "format": stats["format"], "row_type": stats["row_type"], "perf/seconds": seconds})
-    events.progress("prep", PARTS, PARTS, rows=stats["rows_out"])
+    metrics |= {
+        "data/rows_in": stats["rows_in"],
+        "data/rejected_rows": sum(stats["rejected"].values()),
+        "data/near_duplicates": stats["duplicates"]["near_removed"],
+        "data/conflicting_prompts": stats["conflicts"]["prompts"],
+    }
+    if stats["lengths"]["unit"] == "tokens":
+        metrics["data/tokens"] = stats["lengths"]["total"]["sum"]
+    ctx.events.metrics(0, metrics)
+    formats = sorted({source["format"] for source in stats["sources"]})
+    ctx.events.summarize(
+        {**metrics, "format": ", ".join(formats), "row_type": stats["row_type"], "perf/seconds": seconds}
+    )
+    ctx.events.progress("prep", 1, 1, rows=stats["rows_out"])

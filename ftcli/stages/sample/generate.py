@@ -42,7 +42,7 @@ def run(ctx: Context[SampleConfig]) -> None:
         rows = read_split(
             ctx.one("data").path, split, RowType.MESSAGES, RowType.PROMPT, RowType.PREFERENCE, limit=limit
         )
-        prompts = {row["id"]: render_prompt(tokenizer, prompt_of(row)) for row in rows}
+        prompts = {row["id"]: render_prompt(tokenizer, prompt_of(row), tools=row.get("tools")) for row in rows}
         kept = [row for row in rows if len(prompts[row["id"]]) <= config.max_prompt_length]
         _add(counts, too_long_prompts=len(rows) - len(kept), prompts=len(kept))
         sampled = _sample(ctx, split, model, tokenizer, kept, prompts, stop_ids)

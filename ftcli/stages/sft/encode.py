@@ -69,7 +69,7 @@ def encode(
 
 def _render(tokenizer: PreTrainedTokenizerBase, row: Row, stop_ids: frozenset[int]) -> Rendered:
     try:
-        return render_messages(tokenizer, row["messages"], stop_ids)
+        return render_messages(tokenizer, row["messages"], stop_ids, tools=row.get("tools"))
     except BadData as error:
         raise BadData(f"row {row.get('id', '?')}: {error.message}", error.hint) from None
     except TemplateError as error:

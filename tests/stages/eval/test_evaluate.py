@@ -255,7 +255,7 @@ def test_references_in_another_script_are_pointed_out(tmp_path, base):
 
 def test_no_rows_is_bad_data(tmp_path, base):
     folder = write_data(tmp_path / "data", messages_row, 2, 0, 0)
-    with pytest.raises(BadData, match=r"test\.jsonl has no rows"):
+    with pytest.raises(BadData, match="split test has no rows"):
         run_stage(EVAL, tmp_path, {"models": base, "data": artifact(Kind.DATA, folder)})
 
 

@@ -42,11 +42,11 @@ def prep(folder: Path, source: Path, model: Path | None = None, **options: Any) 
 
 
 def stats_of(folder: Path) -> dict[str, Any]:
-    return json.loads((folder / "out/data/stats.json").read_text())
+    return json.loads((folder / "out/report/stats.json").read_text())
 
 
 def rejects_of(folder: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (folder / "out/data/rejects.jsonl").read_text().splitlines()]
+    return [json.loads(line) for line in (folder / "out/report/rejects.jsonl").read_text().splitlines()]
 
 
 def rows_of(folder: Path, wanted: RowType = RowType.MESSAGES) -> list[dict[str, Any]]:
@@ -57,19 +57,18 @@ def test_every_row_is_in_one_split_or_among_the_rejects(tmp_path: Path) -> None:
     values = [*(qa(index) for index in range(60)), qa(3), '{"question"', {"question": "empty?", "answer": " "}]
     context = prep(tmp_path, write_lines(tmp_path / "x.jsonl", values))
     stats = stats_of(tmp_path)
-    assert stats["splits"] == {
-        "train": {"rows": 54, "prompts": 54},
-        "validation": {"rows": 3, "prompts": 3},
-        "test": {"rows": 3, "prompts": 3},
+    assert {split: (part["rows"], part["groups"]) for split, part in stats["splits"].items()} == {
+        "train": (54, 54),
+        "validation": (3, 3),
+        "test": (3, 3),
     }
     assert stats["rejected"] == {"empty_answer": 1, "exact_duplicate": 1, "parse_json": 1}
-    assert (stats["rows_in"], stats["rows_out"], stats["format"], stats["row_type"]) == (
-        63,
-        60,
-        "question_answer",
-        "messages",
-    )
-    assert [step["rows_in"] for step in stats["ledger"]] == [63, 62, 62, 61]
+    assert (stats["rows_in"], stats["rows_out"], stats["row_type"]) == (63, 60, "messages")
+    assert stats["sources"][0]["format"] == "question_answer"
+    assert {step["step"]: step["rows_in"] for step in stats["ledger"]} | {"read": 63, "empty": 62} == {
+        step["step"]: step["rows_in"] for step in stats["ledger"]
+    }
+    assert stats["ledger"][-1]["rows_out"] == 60
     assert sorted((item["line"], item["reason"]) for item in rejects_of(tmp_path)) == [
         (61, "exact_duplicate"),
         (62, "parse_json"),
@@ -111,7 +110,7 @@ def test_pydoc_is_a_source_without_a_path(tmp_path: Path) -> None:
     inputs = {"source": Artifact(Kind.SOURCE, "pydoc:rouge_score", Path("-"), "d")}
     run_stage(PREP, tmp_path, inputs)
     stats = stats_of(tmp_path)
-    assert stats["source"] == "pydoc:rouge_score"
+    assert stats["sources"][0]["ref"] == "pydoc:rouge_score"
     assert stats["rows_out"] > 5
 
 
@@ -143,9 +142,14 @@ def test_the_same_input_gives_the_same_bytes_wherever_it_lies(tmp_path: Path) ->
     for name in ("here", "there"):
         (tmp_path / name).mkdir()
         prep(tmp_path / name, write_lines(tmp_path / name / "x.jsonl", values), limit=20)
-        outputs.append({path.name: path.read_bytes() for path in (tmp_path / name / "out/data").iterdir()})
+        files = [path for path in (tmp_path / name / "out").rglob("*") if path.is_file()]
+        outputs.append({path.relative_to(tmp_path / name / "out").as_posix(): path.read_bytes() for path in files})
     assert outputs[0] == outputs[1]
-    assert set(outputs[0]) == {"train.jsonl", "validation.jsonl", "test.jsonl", "rejects.jsonl", "stats.json"}
+    assert set(outputs[0]) == {
+        *(f"data/{split}.jsonl" for split in SPLITS),
+        *(f"report/{name}.jsonl" for name in ("rejects", "duplicates", "conflicts", "flags")),
+        *(f"report/{name}" for name in ("stats.json", "report.html", "report.md", "summary.txt")),
+    }
 
 
 def test_limit_draws_the_same_rows_whatever_their_order(tmp_path: Path) -> None:
@@ -164,18 +168,39 @@ def test_tokens_are_counted_and_long_rows_refused_with_a_model(tmp_path: Path, t
     values = [*(qa(index) for index in range(10)), {"question": "long?", "answer": "the cat sat on a mat " * 60}]
     source = write_lines(tmp_path / "x.jsonl", values)
     prep(tmp_path / "all", source, tiny_model)
-    tokens = stats_of(tmp_path / "all")["tokens"]
-    assert tokens["total"]["max"] > 200 > tokens["total"]["p50"] > tokens["trained"]["p50"] > 0
-    prep(tmp_path / "short", source, tiny_model, max_row_tokens=200)
+    tokens = stats_of(tmp_path / "all")["lengths"]
+    assert tokens["unit"] == "tokens"
+    assert tokens["total"]["max"] > 200 > tokens["total"]["p50"] > tokens["answer"]["p50"] > 0
+    prep(tmp_path / "short", source, tiny_model, max_length=200)
     stats = stats_of(tmp_path / "short")
     assert stats["rejected"] == {"too_long": 1}
-    assert stats["tokens"]["total"]["max"] <= 200
-    assert stats["tokens"]["total"]["sum"] < tokens["total"]["sum"]
+    assert stats["lengths"]["total"]["max"] <= 200
+    assert stats["lengths"]["total"]["sum"] < tokens["total"]["sum"]
 
 
-def test_max_row_tokens_without_a_model_is_a_usage_error(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="max_row_tokens needs a tokenizer") as caught:
-        prep(tmp_path, write_lines(tmp_path / "x.jsonl", [qa(1)]), max_row_tokens=9)
+def test_long_rows_can_be_cut_or_only_counted(tmp_path: Path, tiny_model: Path) -> None:
+    values = [*(qa(index) for index in range(10)), {"question": "long?", "answer": "the cat sat on a mat " * 60}]
+    source = write_lines(tmp_path / "x.jsonl", values)
+    prep(tmp_path / "kept", source, tiny_model, max_length=100, too_long="keep")
+    prep(tmp_path / "cut", source, tiny_model, max_length=100, too_long="truncate")
+    kept, cut = (stats_of(tmp_path / name)["lengths"] for name in ("kept", "cut"))
+    assert kept["too_long"] == {"policy": "keep", "rows": 1, "trained_tokens_lost": 0}
+    assert cut["too_long"]["rows"] == 1
+    assert cut["total"]["max"] <= 100 < kept["total"]["max"]
+    assert cut["too_long"]["trained_tokens_lost"] == kept["answer"]["sum"] - cut["answer"]["sum"] > 0
+    (row,) = [row for row in rows_of(tmp_path / "cut") if row["messages"][0]["content"] == "long?"]
+    assert ("the cat sat on a mat " * 60).startswith(row["messages"][1]["content"])
+
+
+def test_a_prompt_that_leaves_no_room_for_an_answer_is_refused(tmp_path: Path, tiny_model: Path) -> None:
+    values = [*(qa(index) for index in range(10)), {"question": "the cat sat on a mat " * 60, "answer": "yes"}]
+    prep(tmp_path, write_lines(tmp_path / "x.jsonl", values), tiny_model, max_length=100, too_long="truncate")
+    assert stats_of(tmp_path)["rejected"] == {"no_trainable_tokens": 1}
+
+
+def test_max_length_without_a_model_is_a_usage_error(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="max_length needs a tokenizer") as caught:
+        prep(tmp_path, write_lines(tmp_path / "x.jsonl", [qa(1)]), max_length=9)
     assert "--model" in caught.value.hint
 
 
@@ -193,15 +218,15 @@ def test_an_adapter_without_tokenizer_counts_with_its_base(tmp_path: Path, tiny_
     source = artifact(Kind.SOURCE, write_lines(tmp_path / "x.jsonl", [qa(1)]))
     model = artifact(Kind.MODEL, tmp_path / "adapter", base=base)
     run_stage(PREP, tmp_path, {"source": source, "model": model})
-    assert stats_of(tmp_path)["tokens"]["total"]["max"] > 0
+    assert stats_of(tmp_path)["lengths"]["unit"] == "tokens"
 
 
 def test_map_and_unread_columns_are_told(tmp_path: Path) -> None:
     values = [{"tool": "ls", "description": f"list {index}", "command": f"ls {index}"} for index in range(5)]
     prep(tmp_path, write_lines(tmp_path / "x.jsonl", values), map={"prompt": "description", "completion": "command"})
     stats = stats_of(tmp_path)
-    assert stats["format"] == "prompt_completion"
-    assert stats["notes"] == ["format prompt_completion does not read the columns tool"]
+    assert stats["sources"][0]["format"] == "prompt_completion"
+    assert stats["notes"][0] == "format prompt_completion does not read the columns tool"
     assert {row["messages"][0]["content"] for row in rows_of(tmp_path)} == {f"list {index}" for index in range(5)}
 
 
@@ -209,13 +234,7 @@ def test_cleanings_can_be_switched_off(tmp_path: Path) -> None:
     source = write_lines(tmp_path / "x.jsonl", [{"question": "q  ", "answer": "caf\u00c3\u00a9\u200b <b>x</b>"}])
     prep(tmp_path / "on", source)
     assert [item["content"] for item in rows_of(tmp_path / "on")[0]["messages"]] == ["q", "caf\u00e9 x"]
-    assert stats_of(tmp_path / "on")["cleaning"] == {
-        "unicode": 1,
-        "control": 1,
-        "html": 1,
-        "whitespace": 1,
-        "html_kept": 0,
-    }
+    assert stats_of(tmp_path / "on")["changed"] == {"unicode": 1, "control": 1, "html": 1, "whitespace": 1}
     off = dict.fromkeys(["clean_unicode", "clean_control", "clean_html", "clean_whitespace"], False)
     prep(tmp_path / "off", source, **off)
     assert rows_of(tmp_path / "off")[0]["messages"][1]["content"] == "caf\u00c3\u00a9\u200b <b>x</b>"
@@ -230,29 +249,32 @@ def test_pairs_stay_pairs(tmp_path: Path) -> None:
 
 
 def test_too_many_malformed_rows_fail_and_name_the_first(tmp_path: Path) -> None:
-    values = [*(qa(index) for index in range(18)), {"question": "q", "answer": 7}, "{"]
+    values = [*(qa(index) for index in range(18)), {"question": "q", "answer": {"a": 7}}, "{"]
     source = write_lines(tmp_path / "x.jsonl", values)
     with pytest.raises(BadData) as caught:
-        prep(tmp_path / "strict", source)
+        prep(tmp_path / "strict", source, format="question_answer")
     assert "2 of 20 rows are malformed (parse_json 1, type_error 1)" in caught.value.message
-    assert "x.jsonl:19: type_error: answer is a number, text needed" in caught.value.message
+    assert "x.jsonl:19: type_error: answer is an object, text needed" in caught.value.message
     assert "--max-reject-rate" in caught.value.hint
-    prep(tmp_path / "lax", source, max_reject_rate=0.1)
+    prep(tmp_path / "lax", source, max_reject_rate=0.1, format="question_answer")
     assert stats_of(tmp_path / "lax")["rows_out"] == 18
 
 
-def test_rows_of_another_format_are_refused_by_their_columns(tmp_path: Path) -> None:
+def test_rows_of_another_format_are_no_guess(tmp_path: Path) -> None:
     values = [*(qa(index) for index in range(5)), {"prompt": "q", "chosen": "a", "rejected": "b"}]
-    with pytest.raises(BadData, match="no question, answer; the row has prompt, chosen, rejected") as caught:
-        prep(tmp_path, write_lines(tmp_path / "x.jsonl", values))
-    assert "one by one" in caught.value.hint
+    source = write_lines(tmp_path / "x.jsonl", values)
+    with pytest.raises(BadData, match=r"no format fits 95%.*question_answer 83\.3%"):
+        prep(tmp_path / "auto", source)
+    with pytest.raises(BadData, match="no question, answer; the row has prompt, chosen, rejected"):
+        prep(tmp_path / "named", source, format="question_answer")
 
 
-def test_bytes_of_another_encoding_are_refused_in_csv_too(tmp_path: Path) -> None:
+def test_a_file_in_another_encoding_is_read_as_a_whole_and_told(tmp_path: Path) -> None:
     source = tmp_path / "x.csv"
     source.write_bytes(b"question,answer\n" + b"".join(b"q%d,a\n" % index for index in range(30)) + b"caf\xe9,a\n")
     prep(tmp_path, source)
-    assert [(item["line"], item["reason"]) for item in rejects_of(tmp_path)] == [(32, "encoding")]
+    assert "caf\u00e9" in {row["messages"][0]["content"] for row in rows_of(tmp_path)}
+    assert any("Windows-1252" in note for note in stats_of(tmp_path)["notes"])
 
 
 @pytest.mark.parametrize(
@@ -274,7 +296,7 @@ def test_a_source_without_usable_rows_is_an_error(tmp_path: Path, content: str, 
 
 def test_refusing_every_row_for_its_length_is_an_error(tmp_path: Path, tiny_model: Path) -> None:
     with pytest.raises(BadData, match=r"none of 1 rows is left \(too_long 1\)"):
-        prep(tmp_path, write_lines(tmp_path / "x.jsonl", [qa(1)]), tiny_model, max_row_tokens=1)
+        prep(tmp_path, write_lines(tmp_path / "x.jsonl", [qa(1)]), tiny_model, max_length=1)
 
 
 def test_a_missing_file_is_a_usage_error(tmp_path: Path) -> None:
@@ -294,7 +316,7 @@ def test_an_empty_split_is_told(tmp_path: Path) -> None:
         type(context.events)(context.scratch, events.append),
     )
     PREP.run(again)
-    assert {"event": "note", "text": "no rows in test: too few different prompts, or a share of 0"} in events
+    assert {"event": "note", "text": "test has only 0 rows: what is measured on it is uncertain"} in events
 
 
 GOOD = st.builds(
