@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from ftcli.data.conflicts import LABEL_VOCABULARY, judge, label_of, possible_mis
 from ftcli.data.conflicts import answer_text as last_answer
 from ftcli.data.contamination import EvaluationIndex
 from ftcli.data.dedup import kept_of, opening_text, rank_by, target_text, whole_text
+from ftcli.data.hashing import offsets_of
 from ftcli.data.leakage import cross_pairs
 from ftcli.data.minhash import band_keys
 from ftcli.data.near import Clusters, Columns, assign_leaders, group, merge
@@ -133,7 +135,7 @@ def decide(store: Store, plan: Plan, ctx: Context[PrepConfig]) -> Decisions:
         over = over[draws(config.seed, "limit", ids_of(columns["exact"][over])).argsort(kind="stable")][config.limit :]
         decisions.refusal[over] = OVER_LIMIT
     progress(4, "groups and splits")
-    split(store, decisions, config)
+    split(store, decisions, config, ctx.scratch)
     progress(steps, "done")
     return decisions
 
@@ -279,17 +281,15 @@ def label_vocabulary(store: Store, rows: Indices) -> int:
     return len(labels)
 
 
-def split(store: Store, decisions: Decisions, config: PrepConfig) -> None:
+def split(store: Store, decisions: Decisions, config: PrepConfig, scratch: Path) -> None:
     """Groups that must not be torn apart, their splits, and the proof that no prompt leaks from one into another."""
     rows = decisions.kept
     part = store.columns[rows]
     boilerplate = boilerplate_of(
         shingle([opening_text(row) for row in store.rows(_sample(decisions, rows, BOILERPLATE_ROWS))], SHINGLE)
     )
-    openings = _view(store, rows, opening_text, boilerplate)
-    keys = np.concatenate(
-        [band_keys(openings(block), GROUP_BANDS, GROUP_ROWS) for block in _blocks(np.arange(len(rows)))]
-    )
+    shingles, keys = shingled(store, rows, boilerplate, scratch / "openings.u32")
+    openings = shingles.take
     rank = rank_by(part["exact"][:, 0], part["exact"][:, 1])
     columns = Columns(keys, rank, part["size"].astype(np.int64), [openings])
     equal = [part["opening"], part["prompt"]]
@@ -331,6 +331,21 @@ def split(store: Store, decisions: Decisions, config: PrepConfig) -> None:
         raise RuntimeError(f"{exact} prompts are in two splits")
 
 
+def shingled(
+    store: Store, rows: Indices, boilerplate: NDArray[np.uint32], path: Path
+) -> tuple[Shingles, NDArray[np.uint32]]:
+    """The shingles of the openings of ``rows``, which are on disk and not in memory, and their band keys."""
+    sizes, keys = [], []
+    with path.open("wb") as file:
+        for block in _blocks(rows):
+            found = drop(shingle([opening_text(row) for row in store.rows(block)], SHINGLE), boilerplate)
+            found.values.tofile(file)
+            sizes.append(found.sizes)
+            keys.append(band_keys(found, GROUP_BANDS, GROUP_ROWS))
+    values = np.memmap(path, np.uint32, "r") if path.stat().st_size else np.zeros(0, np.uint32)
+    return Shingles(values, offsets_of(np.concatenate(sizes))), np.concatenate(keys)
+
+
 def mislabels(
     store: Store, rows: Indices, openings: Columns, guard: NDArray[np.uint64], decisions: Decisions
 ) -> list[dict[str, Any]]:
@@ -360,16 +375,9 @@ def ids_of(keys: NDArray[np.uint64]) -> Iterator[str]:
     return (row_id(high << 64 | low) for high, low in keys.tolist())
 
 
-def _view(
-    store: Store, rows: Indices, text_of: Callable[[Row], str], boilerplate: NDArray[np.uint32] | None = None
-) -> Callable[[Indices], Shingles]:
+def _view(store: Store, rows: Indices, text_of: Callable[[Row], str]) -> Callable[[Indices], Shingles]:
     """The shingles of one text of each of ``rows`` by place, read from disk when asked for."""
-
-    def view(places: Indices) -> Shingles:
-        found = shingle([text_of(row) for row in store.rows(rows[places])], SHINGLE)
-        return found if boilerplate is None else drop(found, boilerplate)
-
-    return view
+    return lambda places: shingle([text_of(row) for row in store.rows(rows[places])], SHINGLE)
 
 
 def _blocks(indices: Indices) -> Iterator[Indices]:

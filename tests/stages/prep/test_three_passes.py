@@ -19,7 +19,7 @@ from datasets import load_dataset
 from ftcli.core.errors import BadData, GateFailed, StageFailed, UsageError
 from ftcli.core.stage import Artifact, Kind
 from ftcli.data.rows import SPLITS, RowType, read_split
-from ftcli.stages.prep import chunks
+from ftcli.stages.prep import chunks, row_steps
 from ftcli.stages.prep.stage import PREP
 from tests.conftest import artifact, run_stage
 
@@ -80,7 +80,7 @@ def content(folder: Path) -> dict[str, set[str]]:
 
 @pytest.fixture
 def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (chunks, sys.modules["ftcli.stages.prep.row_steps"]):
+    for module in (chunks, row_steps):
         monkeypatch.setattr(module, "CHUNK_ROWS", 16)
 
 
