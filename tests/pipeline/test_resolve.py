@@ -246,3 +246,21 @@ def test_an_adapter_of_another_run_directory_keeps_the_absolute_path_of_its_base
     through_link = from_outside(str(tmp_path / "run/stages/lora/latest/model"), Kind.MODEL, "")
     assert through_link.base is not None
     assert through_link.base.digest == digest(base.output("model"))
+
+
+def test_a_pattern_is_digested_by_the_names_and_contents_of_its_files(tmp_path: Path) -> None:
+    for folder, text in (("a", "1"), ("b", "2")):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "x.jsonl").write_text(text)
+    pattern = str(tmp_path / "*" / "x.jsonl")
+    first = from_outside(pattern, Kind.SOURCE, "s")
+    assert from_outside(pattern, Kind.SOURCE, "s").digest == first.digest
+    (tmp_path / "b").rename(tmp_path / "c")
+    renamed = from_outside(pattern, Kind.SOURCE, "s").digest
+    (tmp_path / "c/x.jsonl").write_text("3")
+    assert len({first.digest, renamed, from_outside(pattern, Kind.SOURCE, "s").digest}) == 3
+
+
+def test_a_pattern_without_files_is_a_usage_error(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="no file"):
+        from_outside(str(tmp_path / "*.jsonl"), Kind.SOURCE, "s")

@@ -20,6 +20,12 @@ from ftcli.stages.prep.config import PrepConfig
         ({"limit": 0}, "limit"),
         ({"max_reject_rate": 2}, "max_reject_rate"),
         ({"format": "alpacca"}, "format"),
+        ({"rules": ["alpacca"]}, "rules: unknown 'alpacca'; did you mean alpaca?"),
+        ({"keep_languages": ["english"]}, "'english' is no language code such as en or de"),
+        ({"keep_languages": ["en"], "detect_language": False}, "keep_languages needs detect_language"),
+        ({"weights": {"web": 0}}, "web: 0 is no weight above 0"),
+        ({"near_threshold": 0.7}, "flag_threshold must not be above near_threshold"),
+        ({"too_long": "truncate"}, "too_long truncate needs max_length"),
     ],
 )
 def test_a_wrong_setting_is_explained(values: dict[str, object], message: str) -> None:
