@@ -92,6 +92,8 @@ def format_of(source: Artifact, config: PrepConfig, notes: list[str]) -> tuple[F
 
     ``notes`` gets a line that names the columns which the format does not read.
     """
+    if source.ref.startswith("pydoc:") and config.format == "auto" and not (config.map or kept_columns(config)):
+        return "question_answer", None  # what docstrings are made into; finding the first ones takes seconds
     sample = list(islice(_records(source), SAMPLE_ROWS))
     if not sample:
         return "mixed", None
