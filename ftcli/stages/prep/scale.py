@@ -1,7 +1,7 @@
 """The first pass on datatrove's executors: processes of this machine, a Ray cluster, or Slurm job arrays.
 
 Each task is `run_part` of one rank, which writes the same chunks as a single process would, so the engine changes no byte of the
-result. The second and third pass stay here: they need 0.2 GB of memory for a million rows. The run directory must be on a file
+result. The second and third pass stay here. The run directory must be on a file
 system that all tasks see. A task that is done is not done again.
 """
 
