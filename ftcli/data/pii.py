@@ -74,6 +74,16 @@ def mask(kind: str, text: str) -> str:
     return f"***{text[-2:]}"
 
 
+def withheld(text: str, policy: Policy) -> str:
+    """``text`` with every value that ``policy`` would redact, or drop a row for, masked."""
+    pieces, position = [], 0
+    for finding in find(text):
+        if policy.action(finding.kind) in ("redact", "drop"):
+            pieces += [text[position : finding.start], mask(finding.kind, text[finding.start : finding.end])]
+            position = finding.end
+    return "".join([*pieces, text[position:]])
+
+
 def guard(row: Row, policy: Policy, notes: RowNotes) -> Row:
     """``row`` with what ``policy`` wants replaced, also in the arguments of tool calls.
 

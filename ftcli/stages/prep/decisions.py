@@ -169,7 +169,7 @@ def near_duplicates(store: Store, decisions: Decisions, config: PrepConfig, plan
     remove = config.near_threshold if config.near_duplicates == "remove" else NEVER
     columns = Columns(part["near"], rank, part["size"].astype(np.int64), views)
     clusters = assign_leaders(columns, part["guard"], remove, config.flag_threshold)
-    check_mass(clusters, part["source"], config, plan)
+    check_mass(clusters, store, rows, config, plan)
     removed = np.flatnonzero(clusters.leader >= 0)
     decisions.refusal[rows[removed]] = NEAR
     decisions.repeats[rows[removed]] = rows[clusters.leader[removed]]
@@ -187,16 +187,18 @@ def near_duplicates(store: Store, decisions: Decisions, config: PrepConfig, plan
     }
 
 
-def check_mass(clusters: Clusters, source: NDArray[np.uint16], config: PrepConfig, plan: Plan) -> None:
+def check_mass(clusters: Clusters, store: Store, kept: Indices, config: PrepConfig, plan: Plan) -> None:
     """Refuse a removal that takes so much that it is likelier a template than copies."""
     if config.allow_mass_dedup:
         return
-    rows = len(clusters.leader)
+    rows, source = len(kept), store.columns["source"][kept]
     if clusters.largest > max(MASS_ROWS, MASS_SHARE * rows):
         leader = int(np.bincount(clusters.leader[clusters.leader >= 0]).argmax())
+        meta = store.row(int(kept[leader]))["meta"]
+        place = f"{meta['file']}:{meta['line']}"
         raise BadData(
             f"one cluster of near-duplicates has {clusters.largest} of {rows} rows",
-            f"is row {leader} a template? Raise --near-threshold, use --near-duplicates flag, or --allow-mass-dedup",
+            f"is {place} a template? Raise --near-threshold, use --near-duplicates flag, or --allow-mass-dedup",
         )
     for number, item in enumerate(plan.sources):
         here = source == number

@@ -10,6 +10,7 @@ import orjson
 from ftcli.core.errors import FtcliError
 from ftcli.core.stage import Artifact, Context
 from ftcli.data.records import Record
+from ftcli.data.sources.files import describe_files
 from ftcli.data.sources.open import open_source
 from ftcli.stages.prep.config import PrepConfig
 from ftcli.stages.prep.plan import plan_of
@@ -17,6 +18,7 @@ from ftcli.stages.prep.row_steps import RowSteps
 
 LOOKED_AT = 1000
 SHOWN_ROWS = 3
+SHOWN_FILES = 10
 SHOWN_REJECTS = 5
 SHOWN_CHARS = 400
 
@@ -37,7 +39,10 @@ def _source(ctx: Context[PrepConfig], number: int, source: Artifact) -> list[str
     for item in records:
         if isinstance(item, Record):
             columns.update(dict.fromkeys(item.value))
-    lines = [f"{source.label}: {source.ref}", f"  columns   {', '.join(columns) or 'none'}"]
+    lines = [f"{source.label}: {source.ref}"]
+    if not source.ref.startswith(("pydoc:", "hf:")):
+        lines += [f"  file      {name}: {kind}" for name, kind in describe_files(source.path, [])[:SHOWN_FILES]]
+    lines.append(f"  columns   {', '.join(columns) or 'none'}")
     try:
         plan = plan_of(ctx, notes)
     except FtcliError as error:

@@ -18,6 +18,7 @@ from typing import Any
 from ftcli.core.artifacts import write_json
 from ftcli.core.errors import BadData, GateFailed, UsageError
 from ftcli.core.stage import Context
+from ftcli.data.language import CODES
 from ftcli.data.sources.paths import find_files
 from ftcli.stages.prep.chunks import Store
 from ftcli.stages.prep.config import PrepConfig
@@ -90,6 +91,9 @@ def check_settings(ctx: Context[PrepConfig]) -> None:
     unknown = [label for label in config.weights if label not in labels]
     if unknown:
         raise UsageError(f"weights: no source is labelled {', '.join(unknown)}", f"there are: {', '.join(labels)}")
+    strange = [code for code in config.keep_languages if code not in CODES]
+    if strange:
+        raise UsageError(f"keep_languages: {', '.join(strange)} cannot be told", f"known: {' '.join(sorted(CODES))}")
     if config.max_auc is not None and ctx.maybe("reference") is None:
         raise UsageError("max_auc compares with a reference sample", "give one: --reference FILE")
 

@@ -11,6 +11,7 @@ import multiprocessing
 import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,7 +29,7 @@ from ftcli.data.formats import rename, to_row
 from ftcli.data.language import language_of, require_language
 from ftcli.data.lengths import Length, characters, measure, truncated
 from ftcli.data.minhash import band_keys
-from ftcli.data.pii import Policy, guard
+from ftcli.data.pii import Policy, guard, withheld
 from ftcli.data.records import MALFORMED, Reason, Record, Refused, Reject, RowNotes, raw_json
 from ftcli.data.rows import Row, uses_tools
 from ftcli.data.rules import apply_rules
@@ -131,7 +132,7 @@ class RowSteps:
                     raise BadData(str(item), "correct it, or run without --strict")
                 tally.first_malformed = tally.first_malformed or str(item)
             tally.refuse(step, item)
-            rejects.append(item.to_json())
+            rejects.append(replace(item, raw=withheld(item.raw, self.pii)).to_json())
 
         for record in records:
             tally.file_rows[record.file] += 1

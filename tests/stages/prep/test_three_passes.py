@@ -321,8 +321,9 @@ def test_mass_deduplication_stops_unless_allowed(tmp_path: Path) -> None:
     story = "The inspector wrote in the long report that nothing at all was found in the {} of the old house"
     values = [*values_of(60), *({"question": "What?", "answer": story.format(word)} for word in WORDS[:40])]
     source = write(tmp_path / "x.jsonl", values)
-    with pytest.raises(BadData, match="one cluster of near-duplicates has"):
+    with pytest.raises(BadData, match="one cluster of near-duplicates has") as caught:
         prep(tmp_path / "stop", source, near_threshold=0.8)
+    assert "is x.jsonl:" in caught.value.hint
     stats = prep(tmp_path / "go", source, near_threshold=0.8, allow_mass_dedup=True)
     assert stats["duplicates"]["near_removed"] > 20
 
@@ -341,9 +342,19 @@ def test_languages_can_be_kept(tmp_path: Path) -> None:
     assert stats["languages"] == {"en": 5}
 
 
+def test_a_language_that_cannot_be_told_is_a_usage_error(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="keep_languages: eng cannot be told"):
+        prep(tmp_path, write(tmp_path / "x.jsonl", values_of(3)), keep_languages=["eng"])
+
+
 def test_secrets_are_redacted_by_default_and_never_in_the_report(tmp_path: Path) -> None:
     key = "AKIA" + "IOSFODNN7EXAMPLQ"
-    values = [*values_of(20), {"question": "What is the key?", "answer": f"It is {key} of course, keep it."}]
+    answer = f"It is {key} of course, keep it."
+    values: list[Any] = [*values_of(60), {"question": "What is the key?", "answer": answer}]
+    values += [
+        {"question": answer, "answer": " "},
+        f'{{"question": "{answer}"',
+    ]  # refused rows have none in them either
     prep(tmp_path, write(tmp_path / "x.jsonl", values))
     assert all(key.encode() not in text for text in files_of(tmp_path).values())
 
@@ -428,6 +439,7 @@ def test_inspect_shows_and_writes_nothing(tmp_path: Path) -> None:
         str(source),
     ]
     done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120, cwd=tmp_path)
+    assert "file      x.jsonl: " in done.stdout
     assert "format    question_answer" in done.stdout
     assert done.stdout.count("\n  row       ") == 3
     assert "refused: read: parse_json" in done.stdout
