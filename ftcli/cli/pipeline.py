@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import json
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from ftcli.cli.output import launcher, print_reports, print_table, result_json
+from ftcli.cli.output import print_reports, print_table, result_json
 from ftcli.core.console import Console
 from ftcli.core.errors import Corrupt, UsageError
 from ftcli.core.rundir import Published, RunDir
+from ftcli.launch.inline import run_inline
+from ftcli.launch.warm import WarmWorkers
 from ftcli.pipeline import lineage as lineage_of
 from ftcli.pipeline.plan import Forecast, describe, forecast, run_recipe
 from ftcli.pipeline.recipe import Recipe, read_recipe
+from ftcli.pipeline.runner import Launcher
 
 RecipePath = Annotated[Path, typer.Argument(help="The recipe, a YAML file.", metavar="RECIPE")]
 RunPath = Annotated[
@@ -57,11 +61,12 @@ def run(
     if dry_run:
         _print_forecasts(forecast(plan, directory, until=until, force=force or []), as_json=as_json)
         return
-    with Console() as console:
+    expected = forecast(plan, directory, until=until, force=force or [])
+    with Console() as console, _workers(expected, in_process=in_process) as launch:
         done = run_recipe(
             plan,
             directory,
-            launcher(in_process=in_process),
+            launch,
             console.sink,
             console.say,
             until=until,
@@ -145,6 +150,14 @@ def verify(run: ExistingRun = Path("runs/default"), as_json: AsJson = False) -> 
         raise Corrupt("\n".join(lines), f"make it again: --force {' --force '.join(stages)}")
     if not as_json:
         print(f"{count} published outputs, all as recorded")
+
+
+def _workers(forecasts: list[Forecast], *, in_process: bool) -> AbstractContextManager[Launcher]:
+    """How to start workers for the stages that will run; what those after the first import is imported once for all."""
+    if in_process:
+        return nullcontext(run_inline)
+    stages = [item.entry.stage for item in forecasts if item.runs is not False]
+    return WarmWorkers({stage.module for stage in stages[1:] if stage.module})
 
 
 def _run_dir(run: Path | None, recipe: Recipe) -> RunDir:

@@ -129,6 +129,8 @@ class Stage(Generic[C]):
     """Bump when the same config and inputs would now give another result."""
     example: str = ""
     """One command line for ``--help``."""
+    module: str = ""
+    """What `run` imports, with all that this takes; a process that will run several stages imports it ahead."""
     inspect: Callable[[Context[C]], str] | None = None
     """Says what it sees in the inputs, without writing anything: the flag ``--inspect``."""
 

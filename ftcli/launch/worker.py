@@ -17,7 +17,7 @@ import time
 import traceback
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from ftcli.core.errors import DISK_ERRORS, DiskError, FtcliError, OutOfMemory, StageFailed
 from ftcli.core.events import Events, Sink
@@ -84,9 +84,10 @@ def _end_with_controller() -> None:
     os._exit(1)
 
 
-def main() -> None:
-    job = Job.read(Path(sys.argv[1]))
-    pipe = os.fdopen(int(sys.argv[2]), "w", buffering=1, encoding="utf-8")
+def work(path: Path, events_fd: int) -> NoReturn:
+    """Do the job at ``path`` and end this process, whose stdin is the controller's pipe."""
+    job = Job.read(path)
+    pipe = os.fdopen(events_fd, "w", buffering=1, encoding="utf-8")
     threading.Thread(target=_end_with_controller, daemon=True).start()
     result = run_job(job, lambda event: print(json.dumps(event), file=pipe))
     pipe.close()
@@ -98,4 +99,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    work(Path(sys.argv[1]), int(sys.argv[2]))

@@ -15,9 +15,13 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
+from torch.nn.functional import pad
 from transformers import DynamicCache
 
 from ftcli.core.errors import UsageError
+
+SLICE = 256
+"""Words of the vocabulary that a draw looks at one by one, having found their slice."""
 
 LOGIT_CHANGES = ("final_logit_softcapping", "logit_scale", "logits_scaling", "lm_head_multiplier", "output_multiplier")
 """Config keys of models that do more between hidden states and logits than the head's matrix product."""
@@ -152,8 +156,26 @@ def _pick(logits: torch.Tensor, temperature: float, generators: list[torch.Gener
     """One token a row from logits [B, V]: the largest, or with ``temperature`` a draw from the softmax by its inverse CDF."""
     if temperature == 0:
         return [int(token) for token in logits.argmax(dim=1)]
-    cdf = torch.softmax(logits / temperature, dim=1).cumsum(dim=1, dtype=torch.float64)  # [B, V]
-    draws = torch.cat([torch.rand(1, generator=one, dtype=torch.float64) for one in generators])  # [B], below 1
-    places = draws.to(cdf.device)[:, None] * cdf[:, -1:]  # the last entry differs from 1 by rounding
-    tokens = torch.searchsorted(cdf, places, right=True)[:, 0]  # the first token whose CDF lies above the draw
-    return [int(token) for token in tokens]
+    weights = torch.softmax(logits / temperature, dim=1)  # [B, V]
+    draws = torch.cat([torch.rand(1, generator=one, dtype=torch.float64) for one in generators]).to(
+        weights.device
+    )  # [B]
+    # Two short cumulative sums in float64, over slices of the vocabulary and then inside one, instead of one over all of it.
+    slices = pad(weights, (0, -weights.shape[1] % SLICE)).view(len(weights), -1, SLICE)  # [B, V / SLICE, SLICE]
+    mass = slices.sum(dim=2, dtype=torch.float64)  # [B, V / SLICE]
+    places = draws[:, None] * mass.sum(dim=1, keepdim=True)  # the total differs from 1 by rounding
+    chosen, below = _first_above(mass, places)
+    inside = slices[torch.arange(len(slices), device=slices.device), chosen].double()  # [B, SLICE]
+    offset, _ = _first_above(inside, places - below)
+    return [int(token) for token in chosen * SLICE + offset]
+
+
+def _first_above(weights: torch.Tensor, places: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """The first index [B] where the cumulative sum of ``weights`` [B, N] exceeds ``places`` [B, 1], and the sum before it [B, 1].
+
+    Where rounding puts a place at or beyond the end, it is the last index that weighs anything.
+    """
+    cdf = weights.cumsum(dim=1)
+    last = (weights > 0).cumsum(dim=1).argmax(dim=1)
+    found = torch.minimum(torch.searchsorted(cdf, places, right=True)[:, 0], last)  # [B]
+    return found, (cdf - weights).gather(1, found[:, None])

@@ -19,11 +19,11 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, P
 
 from ftcli.core.errors import Corrupt, UsageError
 from ftcli.core.stage import Artifact
+from ftcli.models.low_rank import lean_lora
+from ftcli.models.packing import enable_packing
 from ftcli.models.quantize import keep_4bit_trainable, nf4_config
 
 Precision = Literal["auto", "bf16", "fp32"]
-Attention = Literal["sdpa", "eager"]
-SHORT_ROWS_TOKENS = 256
 BASE_RECORD = "base_model.json"
 _MODEL_HINT = "a model is a folder with config.json, weights and tokenizer, a .gguf file, or hf:org/name"
 
@@ -49,15 +49,6 @@ def pick_dtype(precision: Precision, device: torch.device) -> torch.dtype:
     if precision == "auto":
         precision = "bf16" if has_fast_bf16(device) else "fp32"
     return torch.bfloat16 if precision == "bf16" else torch.float32
-
-
-def pick_attention(device: torch.device, longest: int) -> Attention:
-    """The attention to train with on rows of at most ``longest`` tokens.
-
-    The backward pass of PyTorch's fused attention is slow on CPUs: a LoRA step of SmolLM2 on rows of about 60 tokens takes
-    1.4 times as long as with plain attention, whose memory grows with the square of the length: it is for short rows.
-    """
-    return "eager" if device.type == "cpu" and longest <= SHORT_ROWS_TOKENS else "sdpa"
 
 
 def is_adapter(folder: Path) -> bool:
@@ -89,10 +80,11 @@ def load_base(
     device: torch.device,
     quantization: str | None = None,
     double_quant: bool = True,
-    attention: Attention = "sdpa",
+    *,
+    packing: bool = False,
 ) -> PreTrainedModel:
     """A causal language model in evaluation mode; ``quantization="nf4"`` loads its linear layers in 4 bits (not the
-    head).
+    head), ``packing`` prepares it for packed rows if it can take them (`ftcli.models.packing`).
 
     Raises `UsageError` when ``folder`` is no model or lacks weights, `Corrupt` when a weight file cannot be read.
     """
@@ -102,7 +94,7 @@ def load_base(
     elif quantization is not None:
         raise UsageError(f"{folder}: unknown quantization {quantization!r}", "nf4 is known")
     try:
-        model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, attn_implementation=attention, **extra)
+        model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, attn_implementation="sdpa", **extra)
     except SafetensorError as error:
         raise Corrupt(
             f"{folder}: a weight file cannot be read: {_first_line(error)}", "fetch the model again"
@@ -113,6 +105,8 @@ def load_base(
         keep_4bit_trainable(model)
     else:
         model = model.to(device)
+    if packing:
+        enable_packing(model)
     return model.eval()
 
 
@@ -143,7 +137,7 @@ def load_adapter(base: PreTrainedModel, artifact: Artifact, *, trainable: bool =
             "give the base that it was trained on",
         )
     try:
-        return PeftModel.from_pretrained(base, artifact.path, is_trainable=trainable)
+        model = PeftModel.from_pretrained(base, artifact.path, is_trainable=trainable)
     except SafetensorError as error:
         raise Corrupt(f"{artifact.path}: the adapter cannot be read: {_first_line(error)}", "train it again") from None
     except (RuntimeError, ValueError, OSError) as error:
@@ -151,6 +145,8 @@ def load_adapter(base: PreTrainedModel, artifact: Artifact, *, trainable: bool =
             f"{artifact.ref}: this adapter does not fit its base: {_first_line(error)}",
             "give the base that it was trained on",
         ) from None
+    lean_lora(model)
+    return model
 
 
 def save_adapter(model: PeftModel, folder: Path) -> None:

@@ -22,6 +22,7 @@ from ftcli.core.stage import Artifact
 from ftcli.models.generate import split_model
 from ftcli.models.heads import ScalarHead, load_head
 from ftcli.models.load import load_model
+from ftcli.models.packing import pack, takes_packed_rows, unpack
 from ftcli.rl.sequences import Batch, Exchange, collate, micro_batches
 
 STATS_FILE = "reward_stats.json"
@@ -31,11 +32,13 @@ STATS_FILE = "reward_stats.json"
 def hidden_states(backbone: Any, batch: Batch) -> Tensor:
     """Last hidden states [B, T, H] of right-padded rows, without attention mask: see `ftcli.rl.sequences`.
 
-    On a bfloat16 backbone the float32 adapters multiply in bfloat16 too (autocast), which takes a third off a training step.
+    A backbone that takes packed rows computes no padding; its places then hold 0.
     """
-    with torch.autocast(batch.ids.device.type, torch.bfloat16, enabled=backbone.dtype is torch.bfloat16):
+    if not takes_packed_rows(backbone):
         hidden: Tensor = backbone(input_ids=batch.ids, use_cache=False).last_hidden_state
-    return hidden
+        return hidden
+    packed = backbone(**pack(batch.ids, batch.lengths), use_cache=False).last_hidden_state[0]  # [N, H]
+    return unpack(packed, batch.lengths, batch.ids.shape[1])
 
 
 def score_batch(backbone: Any, head: ScalarHead, batch: Batch) -> Tensor:

@@ -41,6 +41,11 @@ class Batch:
     prompt_lengths: Tensor
     response_lengths: Tensor
 
+    @property
+    def lengths(self) -> Tensor:
+        """Tokens [B] of each row."""
+        return self.prompt_lengths + self.response_lengths
+
     @cached_property
     def mask(self) -> Tensor:
         """[B, R], True at response tokens (end-of-turn token included)."""
@@ -62,7 +67,7 @@ class Batch:
     @property
     def last(self) -> Tensor:
         """Columns [B] of each row's last response token."""
-        return self.prompt_lengths + self.response_lengths - 1
+        return self.lengths - 1
 
     def spread(self, values: Tensor) -> Tensor:
         """Values [N] of the response tokens as [B, R], zero where ``mask`` is False."""

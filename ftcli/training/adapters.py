@@ -10,6 +10,7 @@ from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from ftcli.core.errors import UsageError
+from ftcli.models.low_rank import lean_lora
 
 ALL_LINEAR = "all-linear"
 
@@ -31,7 +32,9 @@ def add_lora(model: PreTrainedModel, *, r: int, alpha: int, dropout: float, targ
         lora_dropout=dropout,
         target_modules=ALL_LINEAR if everything else list(target_modules),
     )
-    return get_peft_model(model, config)
+    adapted = get_peft_model(model, config)
+    lean_lora(adapted)
+    return adapted
 
 
 def _linear_names(model: PreTrainedModel) -> list[str]:

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 import torch
 
 CPU_TOKENS = 1024
-"""Padded tokens in a micro-batch on a CPU: more of them train no faster and take more memory."""
+"""Tokens in a micro-batch on a CPU: more of them train no faster and take more memory."""
 GPU_TOKENS = 16384
 
 
@@ -37,11 +37,16 @@ def row_order(lengths: Sequence[int], global_batch_size: int, steps: int, seed: 
     ]
 
 
-def derive_micro_batch(global_batch_size: int, longest: int, device: torch.device) -> int:
-    """The largest divisor of ``global_batch_size`` whose rows of ``longest`` tokens fit the device's token budget."""
+def derive_micro_batch(lengths: Sequence[int], global_batch_size: int, device: torch.device, *, packed: bool) -> int:
+    """The largest divisor of ``global_batch_size`` with which no micro-batch exceeds the device's token budget.
+
+    ``lengths`` are those of the rows in their order (`row_order`); without packing, padding counts too.
+    """
     budget = CPU_TOKENS if device.type == "cpu" else GPU_TOKENS
-    return max(
-        size
-        for size in range(1, global_batch_size + 1)
-        if global_batch_size % size == 0 and (size == 1 or size * longest <= budget)
-    )
+
+    def tokens(size: int) -> int:
+        groups = [lengths[first : first + size] for first in range(0, len(lengths), size)]
+        return max(sum(group) if packed else len(group) * max(group) for group in groups)
+
+    sizes = [size for size in range(2, global_batch_size + 1) if global_batch_size % size == 0]
+    return max((size for size in sizes if tokens(size) <= budget), default=1)

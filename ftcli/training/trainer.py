@@ -1,7 +1,7 @@
 """TRL's `SFTTrainer` with four things changed, the one place where a library class is subclassed.
 
-* The loss: head at label positions only (`ftcli.training.loss`), divided by the labels of the whole step, so that
-  accumulation is exact.
+* The loss: rows packed, head at label positions only (`ftcli.training.loss`), divided by the labels of the whole step,
+  so that accumulation is exact.
 * Validation loss: one mean over all labels; transformers averages the means of batches.
 * A step whose loss or gradient is not finite stops the run before the optimizer; transformers trains on, and logs loss
   0.
@@ -22,6 +22,7 @@ from transformers import PreTrainedTokenizerBase, PrinterCallback, Trainer, Trai
 from trl import SFTConfig, SFTTrainer
 
 from ftcli.core.errors import Diverged
+from ftcli.models.packing import takes_packed_rows
 from ftcli.training import checkpoints
 from ftcli.training.loss import nll_sum
 from ftcli.training.tally import Tally
@@ -60,6 +61,7 @@ class AnswerTrainer(SFTTrainer):
             weight.data = data
         self.remove_callback(PrinterCallback)
         self.model_accepts_loss_kwargs = True  # asks the training loop for num_items_in_batch
+        self._packed = takes_packed_rows(model)
         self._tally = tally
         self._checkpoint_folder = checkpoint_folder
         self._reset_step()
@@ -76,7 +78,7 @@ class AnswerTrainer(SFTTrainer):
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> torch.Tensor:
         """Negative log-likelihood of this micro-batch over the labels of the whole step, for all processes."""
-        nll, labels = nll_sum(model, self.model.get_output_embeddings(), inputs)
+        nll, labels = nll_sum(model, self.model.get_output_embeddings(), inputs, packed=self._packed)
         self._step_nll += nll.detach().double()
         self._step_labels += labels
         self._step_tokens += inputs["attention_mask"].sum()
@@ -106,7 +108,7 @@ class AnswerTrainer(SFTTrainer):
         total, count = 0.0, 0
         for batch in loader:
             with torch.no_grad():
-                nll, labels = nll_sum(self.model_wrapped, head, self._prepare_inputs(batch))
+                nll, labels = nll_sum(self.model_wrapped, head, self._prepare_inputs(batch), packed=self._packed)
             total += float(self.accelerator.reduce(nll.double()))
             count += int(self.accelerator.reduce(labels))
             self.control = self.callback_handler.on_prediction_step(self.args, self.state, self.control)

@@ -3,6 +3,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from scipy import stats
@@ -108,6 +109,27 @@ def test_samples_follow_the_softmax_at_their_temperature() -> None:
     counts = Counter(_pick(logits, 0.5, generators))
     expected = [4000 * share / 21 for share in (1, 4, 16)]
     assert stats.chisquare([counts[token] for token in range(3)], expected).pvalue > 0.001
+
+
+@pytest.mark.parametrize("vocabulary", [3, 256, 300, 1000])
+def test_draws_are_those_of_the_inverse_cdf_over_the_whole_vocabulary(vocabulary: int) -> None:
+    logits = 4 * torch.randn(200, vocabulary, generator=torch.Generator().manual_seed(vocabulary))
+    logits[:, ::7] = float("-inf")
+    found = _pick(logits, 1.0, [torch.Generator().manual_seed(row) for row in range(200)])
+    draws = [
+        float(torch.rand(1, generator=torch.Generator().manual_seed(row), dtype=torch.float64)) for row in range(200)
+    ]
+    cdf = np.cumsum(torch.softmax(logits, dim=1).double().numpy(), axis=1)
+    expected = [int(np.searchsorted(row, draw * row[-1], side="right")) for row, draw in zip(cdf, draws, strict=True)]
+    assert found == expected
+    assert all(token % 7 for token in found)
+
+
+def test_a_word_without_probability_is_never_drawn() -> None:
+    logits = torch.full((2, 300), float("-inf"))
+    logits[0, 299], logits[1, 0] = 0.0, 0.0
+    for seed in range(50):
+        assert _pick(logits, 1.0, [torch.Generator().manual_seed(seed + row) for row in range(2)]) == [299, 0]
 
 
 def test_first_tokens_of_many_samples_follow_the_models_distribution(model: Any) -> None:

@@ -10,6 +10,7 @@ from torch.nn.functional import pad
 from ftcli.core.errors import UsageError
 from ftcli.core.stage import Kind
 from ftcli.models.heads import random_head
+from ftcli.models.packing import enable_packing
 from ftcli.rl.reward_model import RewardModel, disable_dropout, load_reward_model, read_stats
 from ftcli.rl.sequences import Exchange, collate
 from tests.conftest import artifact
@@ -29,12 +30,16 @@ def score_alone(exchange: Exchange) -> float:
         return float(hidden @ found.head.weight[0] + found.head.bias)
 
 
+@pytest.mark.parametrize("packed", [False, True])
 @pytest.mark.parametrize("pad_id", [PAD, EOS])
-def test_a_score_is_that_of_the_last_token_whatever_else_is_in_the_batch(pad_id: int) -> None:
+def test_a_score_is_that_of_the_last_token_whatever_else_is_in_the_batch(pad_id: int, packed: bool) -> None:
     exchanges = random_exchanges(12)
     expected = [score_alone(one) for one in exchanges]
+    reward = model(pad_id)
+    if packed:
+        assert enable_packing(reward.model.get_base_model())
     for size in (1, 5, 12):
-        found = model(pad_id).score_exchanges(exchanges, size)
+        found = reward.score_exchanges(exchanges, size)
         assert found == pytest.approx(expected, abs=1e-5)
 
 

@@ -45,5 +45,16 @@ def test_steps_cover_the_epochs(rows: int, batch: int, epochs: float, max_steps:
 @pytest.mark.parametrize(
     ("batch", "longest", "micro"), [(16, 64, 16), (16, 256, 4), (12, 256, 4), (16, 5000, 1), (7, 256, 1)]
 )
-def test_a_derived_micro_batch_divides_the_step_and_fits_the_budget(batch: int, longest: int, micro: int) -> None:
-    assert derive_micro_batch(batch, longest, torch.device("cpu")) == micro
+@pytest.mark.parametrize("packed", [True, False])
+def test_a_derived_micro_batch_divides_the_step_and_fits_the_budget(
+    batch: int, longest: int, micro: int, packed: bool
+) -> None:
+    lengths = [longest] * (2 * batch)
+    assert derive_micro_batch(lengths, batch, torch.device("cpu"), packed=packed) == micro
+
+
+def test_padding_counts_where_rows_are_not_packed() -> None:
+    lengths = [900, 10, 10, 10, 500, 500, 10, 10]  # two steps of four rows
+    assert derive_micro_batch(lengths, 4, torch.device("cpu"), packed=True) == 4  # 930 and 1,020 tokens
+    assert derive_micro_batch(lengths, 4, torch.device("cpu"), packed=False) == 1  # two rows would be 1,800
+    assert derive_micro_batch([*lengths[:4], 500, 500, 20, 10], 4, torch.device("cpu"), packed=True) == 2

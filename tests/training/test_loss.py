@@ -8,6 +8,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, Gemma2Config, Gemma2ForCausalLM
 
+from ftcli.models.packing import enable_packing
 from ftcli.training.loss import IGNORED, nll_sum
 
 Batch = dict[str, torch.Tensor]
@@ -54,6 +55,25 @@ def compare_with_transformers(model: torch.nn.Module, batch: Batch) -> None:
 
 def test_loss_and_gradients_are_those_of_transformers(model: torch.nn.Module, batch: Batch) -> None:
     compare_with_transformers(model, batch)
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_packed_rows_have_the_same_loss_and_gradients(
+    model: torch.nn.Module, batch: Batch, checkpointing: bool
+) -> None:
+    reference = model(**batch).loss
+    reference.backward()
+    expected = gradients(model)
+    assert enable_packing(model)
+    if checkpointing:
+        model.gradient_checkpointing_enable({"use_reentrant": False})
+        model.train()
+    nll, labels = nll_sum(model, model.get_output_embeddings(), batch, packed=True)
+    (nll / labels).backward()
+    assert int(labels) == 8
+    torch.testing.assert_close(nll / labels, reference, rtol=1e-5, atol=1e-6)
+    for name, gradient in gradients(model).items():
+        torch.testing.assert_close(gradient, expected[name], rtol=1e-4, atol=1e-5, msg=name)
 
 
 def test_what_a_model_does_after_its_head_is_kept(batch: Batch) -> None:

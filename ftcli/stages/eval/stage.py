@@ -27,5 +27,6 @@ EVAL = Stage(
     },
     outputs={"report": Kind.REPORT},
     run=_run,
+    module="ftcli.stages.eval.evaluate",
     example="ftcli eval --run runs/x --models base=demo:smollm2 --models lora.model --data prep.data",
 )

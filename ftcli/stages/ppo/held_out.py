@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 
+CHECKED = 8
+"""Answers on which the reference is compared with the starting policy."""
+
+
 @dataclass(frozen=True)
 class Answer:
     """One sampled answer: its tokens, whether it ended, the raw score, and log policy - log reference over all its
@@ -69,12 +73,12 @@ def examine(
 ) -> Exam:
     """Sample one answer to each of ``prompts``; equal policies give equal answers.
 
-    ``at_start``: the policy still is its own reference, so every KL is 0. That is checked on the first micro-batch,
-    and `StageFailed` raised where it does not hold.
+    ``at_start``: the policy still is its own reference, so every KL is 0. That is checked on the first answers, and
+    `StageFailed` raised where it does not hold.
     """
     keys = [f"held-out/{place}" for place in range(len(prompts))]
     exchanges = sample_exchanges(roles, prompts, keys, sampling, seed)
-    measured = exchanges[:micro_batch_size] if at_start else exchanges
+    measured = exchanges[:CHECKED] if at_start else exchanges
     kl = sequence_kl(roles, measured, sampling, micro_batch_size, device)
     if at_start:
         check_reference(kl)

@@ -25,5 +25,7 @@ PPO = Stage(
     },
     outputs={"model": Kind.MODEL},
     run=run,
+    module="ftcli.stages.ppo.train",
+    version=2,
     example="ftcli ppo --run runs/first --model lora.model --reward reward.reward --data prep.data --total-episodes 1024",
 )

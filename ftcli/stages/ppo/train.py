@@ -28,7 +28,6 @@ from ftcli.models.load import (
     load_adapter,
     load_base,
     load_tokenizer_of,
-    pick_attention,
     pick_device,
     pick_dtype,
     read_base_record,
@@ -162,7 +161,7 @@ def _load_roles(ctx: Context[PpoConfig]) -> LoraRoles:
         device,
         record.get("quantization"),
         record.get("double_quant", True),
-        pick_attention(device, config.max_prompt_length + config.response_length),
+        packing=True,
     )
     if policy.base is None:
         alpha = 2 * config.lora_r

@@ -24,5 +24,7 @@ REWARD = Stage(
     },
     outputs={"reward": Kind.REWARD},
     run=run,
+    module="ftcli.stages.reward.train",
+    version=2,
     example="ftcli reward --run runs/first --model lora.model --data sample.pairs --learning-rate 3e-4",
 )

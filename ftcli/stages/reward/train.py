@@ -32,7 +32,6 @@ from ftcli.models.load import (
     load_adapter,
     load_base,
     load_tokenizer_of,
-    pick_attention,
     pick_device,
     pick_dtype,
     read_base_record,
@@ -89,7 +88,7 @@ def _load(ctx: Context[RewardConfig], tokenizer: PreTrainedTokenizerBase) -> Rew
         device,
         record.get("quantization"),
         record.get("double_quant", True),
-        pick_attention(device, config.max_length),
+        packing=True,
     )
     if source.base is not None and config.init_from == "policy":
         model = load_adapter(base, source, trainable=True)

@@ -26,5 +26,6 @@ SAMPLE = Stage(
     },
     outputs={"samples": Kind.SAMPLES, "pairs": Kind.DATA},
     run=run,
+    module="ftcli.stages.sample.generate",
     example="ftcli sample --run runs/x --model lora.model --data prep.data --samples-per-prompt 3",
 )

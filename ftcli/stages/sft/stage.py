@@ -26,6 +26,8 @@ SFT = Stage(
     inputs={"model": Input(Kind.MODEL, "the model to start from"), "data": _DATA},
     outputs=_OUTPUTS,
     run=run,
+    module="ftcli.stages.sft.train",
+    version=2,
     example="ftcli sft --run runs/first --model demo:smollm2 --data prep.data --learning-rate 2e-5",
 )
 LORA = Stage(
@@ -34,6 +36,8 @@ LORA = Stage(
     inputs={"model": Input(Kind.MODEL, _CONTINUE), "data": _DATA},
     outputs=_OUTPUTS,
     run=run,
+    module="ftcli.stages.sft.train",
+    version=2,
     example="ftcli lora --run runs/first --model demo:smollm2 --data prep.data --lora-r 16 --learning-rate 2e-4",
 )
 QLORA = Stage(
@@ -42,5 +46,7 @@ QLORA = Stage(
     inputs={"model": Input(Kind.MODEL, _CONTINUE), "data": _DATA},
     outputs=_OUTPUTS,
     run=run,
+    module="ftcli.stages.sft.train",
+    version=2,
     example="ftcli qlora --run runs/first --model demo:smollm2 --data prep.data --lora-r 16 --learning-rate 2e-4",
 )

@@ -27,12 +27,12 @@ from ftcli.models.load import (
     load_adapter,
     load_base,
     load_tokenizer_of,
-    pick_attention,
     pick_device,
     pick_dtype,
     save_adapter,
     write_base_record,
 )
+from ftcli.models.packing import takes_packed_rows
 from ftcli.stages.sft.config import LoraConfig, QloraConfig, SftConfig
 from ftcli.stages.sft.encode import Encoded, encode
 from ftcli.training import checkpoints
@@ -65,7 +65,10 @@ def train(ctx: Context[SftConfig]) -> None:
     _report_lengths(ctx, rows)
 
     steps = total_steps(len(rows.lengths), config.global_batch_size, config.num_train_epochs, config.max_steps)
-    micro = config.micro_batch_size or derive_micro_batch(config.global_batch_size, max(rows.lengths), device)
+    order = row_order(rows.lengths, config.global_batch_size, steps, config.seed)
+    micro = config.micro_batch_size or derive_micro_batch(
+        [rows.lengths[row] for row in order], config.global_batch_size, device, packed=takes_packed_rows(model)
+    )
     staging = ctx.scratch / "staging"
     shutil.rmtree(staging, ignore_errors=True)  # what a killed run was writing
     arguments = SFTConfig(
@@ -82,7 +85,7 @@ def train(ctx: Context[SftConfig]) -> None:
         warmup_steps=config.warmup_steps,
         weight_decay=config.weight_decay,
         max_grad_norm=config.max_grad_norm,
-        bf16=dtype is torch.bfloat16,
+        bf16=dtype is torch.bfloat16 and not isinstance(config, LoraConfig),
         use_cpu=device.type == "cpu",
         gradient_checkpointing=config.gradient_checkpointing,
         use_cache=model.config.use_cache,  # else the trainer would change what is saved
@@ -104,7 +107,7 @@ def train(ctx: Context[SftConfig]) -> None:
     trainer = AnswerTrainer(
         model=model,
         args=arguments,
-        train=_columns(rows).select(row_order(rows.lengths, config.global_batch_size, steps, config.seed)),
+        train=_columns(rows).select(order),
         validation=_columns(validation) if validation.lengths else None,
         tokenizer=tokenizer,
         tally=tally,
@@ -119,16 +122,15 @@ def train(ctx: Context[SftConfig]) -> None:
 def _load(ctx: Context[SftConfig], dtype: torch.dtype, device: torch.device) -> Any:
     """The model with what is to be trained in float32 and requiring gradients, the rest frozen."""
     config, source = ctx.config, ctx.one("model")
-    attention = pick_attention(device, config.max_length)
     if not isinstance(config, LoraConfig):
         if is_adapter(source.path):
             raise UsageError(
                 f"{source.ref} is an adapter; sft trains all weights of a whole model",
                 "train it further with `ftcli lora`, or give sft the adapter's base",
             )
-        return load_base(source.path, torch.float32, device, attention=attention)
+        return load_base(source.path, torch.float32, device, packing=True)
     quantization, double_quant = _quantization(config)
-    base = load_base((source.base or source).path, dtype, device, quantization, double_quant is not False, attention)
+    base = load_base((source.base or source).path, dtype, device, quantization, double_quant is not False, packing=True)
     if source.base is None:
         return add_lora(
             base,

@@ -1,0 +1,105 @@
+"""Run several jobs, each in a process of its own, without importing torch and its companions for each of them anew.
+
+Those imports are most of a short stage's start: about 8 s of one core on a laptop-like CPU. The first job starts at once as
+a plain worker while a template process (`ftcli.launch.template`) imports beside it; later jobs are forks of the template.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Collection
+from contextlib import suppress
+from types import TracebackType
+from typing import TextIO
+
+from ftcli.core.errors import StageFailed
+from ftcli.core.events import Sink
+from ftcli.launch.process import OFFLINE, listen, needs_hub, result_of, run_in_process_of_its_own, worker_environment
+from ftcli.launch.spec import Job, Result
+
+
+class WarmWorkers:
+    """A launcher for the jobs of one recipe, to be used in a ``with`` statement. ``modules`` are imported once.
+
+    A job is given a plain worker where a fork would not do the same: when it needs the hub, which libraries rule out while
+    they are imported, and when the template did not become ready, because torch sees a GPU or an import failed.
+    """
+
+    def __init__(self, modules: Collection[str]) -> None:
+        self._modules = modules
+        self._template: subprocess.Popen[bytes] | None = None
+        self._ready: bool | None = None
+
+    def __enter__(self) -> WarmWorkers:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._template is not None:
+            self._replies.close()
+            self._control.close()
+            self._template.kill()  # it may still be importing; no fork of it is alive
+            self._template.wait()
+
+    def __call__(self, job: Job, sink: Sink) -> Result:
+        if self._template is None and self._modules:
+            self._start(job)
+        elif self._is_ready() and not needs_hub(job):
+            return self._run_in_fork(job, sink)
+        return run_in_process_of_its_own(job, sink)
+
+    def _start(self, job: Job) -> None:
+        self._control, theirs = socket.socketpair()
+        self._replies: TextIO = self._control.makefile("r")
+        with theirs:
+            self._template = subprocess.Popen(
+                [sys.executable, "-P", "-m", "ftcli.launch.template", str(theirs.fileno()), *self._modules],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                pass_fds=[theirs.fileno()],
+                env=worker_environment(job) | OFFLINE,
+            )
+
+    def _is_ready(self) -> bool:
+        if self._ready is None and self._template is not None:
+            self._ready = self._replies.readline() == "ready\n"
+        return bool(self._ready)
+
+    def _run_in_fork(self, job: Job, sink: Sink) -> Result:
+        path = job.write()
+        events, write_fd = os.pipe()
+        theirs, ours = os.pipe()  # the worker ends when nobody holds our end any more
+        try:
+            with os.fdopen(write_fd, "wb") as channel, (job.scratch / "log.txt").open("ab") as log:
+                socket.send_fds(self._control, [os.fsencode(path)], [theirs, channel.fileno(), log.fileno()])
+            pid = self._number()
+            try:
+                listen(events, sink)
+            except BaseException:
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+                self._number()
+                raise
+            return result_of(job, self._number())
+        except (BrokenPipeError, EOFError):
+            self._ready = False
+            return Result.read(job.scratch) or Result(
+                StageFailed.exit_code,
+                "the process that workers are forked from was killed",
+                "run the same command again",
+            )
+        finally:
+            os.close(theirs)
+            os.close(ours)
+
+    def _number(self) -> int:
+        line = self._replies.readline()
+        if not line:
+            raise EOFError
+        return int(line)
