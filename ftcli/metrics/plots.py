@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import matplotlib
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
@@ -40,6 +41,9 @@ STYLE = {
     "ytick.labelcolor": INK,
 }
 WIDTH, ROW_HEIGHT, MARGIN = 5.0, 0.34, 0.55  # inches
+HISTOGRAM_SIZE, TICKS = (3.6, 2.0), 4
+CROWDED = 0.9
+"""Beyond this part of a histogram's axis a tick would run into that of the last edge."""
 
 
 class Point(NamedTuple):
@@ -100,6 +104,53 @@ def lines(series: Mapping[str, Sequence[tuple[float, float]]], *, x_label: str, 
         axes.set_ylabel(y_label)
         axes.legend(frameon=False, fontsize=8)
         return _svg(figure)
+
+
+def histogram(edges: Sequence[float], counts: Sequence[int], *, limit: float | None, x_label: str) -> str:
+    """Rows by length as SVG, with a dashed line at ``limit`` if that lies within the edges.
+
+    ``edges`` are one more than ``counts`` and rise. All bins are drawn equally wide, so that edges in powers of two show
+    short and long rows alike.
+    """
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=HISTOGRAM_SIZE, layout="constrained")
+        axes = figure.subplots()
+        places = np.arange(len(edges))
+        axes.stairs(counts, places, fill=True, color=ACCENT)
+        if limit is not None and edges[0] <= limit <= edges[-1]:
+            place = float(np.interp(limit, edges, places))
+            axes.axvline(place, color=SERIES[4], linewidth=1.4, linestyle=(0, (4, 3)))
+            axes.annotate(
+                f"max_length {limit:,.0f}",
+                (place, 1.02),
+                xycoords=("data", "axes fraction"),
+                ha="right" if place > len(counts) / 2 else "left",
+                va="bottom",
+                color=SERIES[4],
+            )
+        ticks = tick_values(edges)
+        axes.set_xticks(np.interp(ticks, edges, places), [f"{value:,.0f}" for value in ticks])
+        axes.set_xlim(0, len(counts))
+        axes.spines[["top", "right", "left"]].set_visible(False)
+        axes.grid(axis="y", color=GRID, linewidth=0.6)
+        axes.set_axisbelow(True)
+        axes.tick_params(length=0, labelcolor=MUTED)
+        axes.yaxis.set_major_locator(MaxNLocator(3, integer=True))
+        axes.yaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
+        axes.set_xlabel(x_label)
+        axes.set_ylabel("rows")
+        return _svg(figure)
+
+
+def tick_values(edges: Sequence[float]) -> list[float]:
+    """Round numbers between evenly spaced edges, with the last edge if its bin is wider; of other edges, some of themselves."""
+    widths = np.diff(edges)
+    is_even = np.abs(widths - widths[0]) <= 1  # whole numbers between which rounding may have chosen
+    if not is_even[:-1].all():
+        return [float(edge) for edge in edges[:: -(-len(edges) // (TICKS + 1))]]
+    top = edges[-1] if is_even[-1] else edges[-2]
+    ticks = [float(value) for value in MaxNLocator(TICKS).tick_values(edges[0], top) if edges[0] <= value <= top]
+    return ticks if is_even[-1] else [*(value for value in ticks if value < CROWDED * top), float(edges[-1])]
 
 
 def _rows(labels: Sequence[str], notes: Sequence[str]) -> tuple[Figure, Axes]:

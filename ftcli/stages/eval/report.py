@@ -6,7 +6,6 @@ what they are, and a content security policy forbids scripts and loading of anyt
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Mapping, Sequence
 from importlib import resources
 from typing import Any
@@ -17,6 +16,7 @@ from markupsafe import Markup
 from ftcli import __version__
 from ftcli.metrics import plots
 from ftcli.metrics.names import METRICS
+from ftcli.metrics.pages import page_style, visible
 from ftcli.metrics.plots import Point
 from ftcli.stages.eval import tables
 from ftcli.stages.eval.tables import COSTS, HEADLINE, comparison, measured_names
@@ -35,8 +35,6 @@ POLICY_FACTS = {
     "eval/length_after": "Tokens an answer after",
 }
 """What the ppo stage measures on its own held-out prompts, sampled, and how the report calls it."""
-INVISIBLE = {"Cc", "Cf"}
-"""Unicode categories that can hide or reorder text on a page."""
 
 
 def render_report(result: Json, samples: Sequence[Json]) -> str:
@@ -47,6 +45,7 @@ def render_report(result: Json, samples: Sequence[Json]) -> str:
     return environment.from_string(source).render(
         result=result,
         version=__version__,
+        style=page_style(),
         names={name: METRICS[name] for name in METRICS},
         summary=summary(result),
         headline=headline(result),
@@ -58,16 +57,6 @@ def render_report(result: Json, samples: Sequence[Json]) -> str:
         samples=chosen(samples, result["rows"]["answered"], result["settings"]["shown_samples"]),
         provenance=provenance(result),
         confidence=f"{result['settings']['confidence']:.0%}",
-    )
-
-
-def visible(text: str) -> str:
-    """Control and direction characters other than line breaks and tabs as ``<U+202E>``."""
-    return "".join(
-        f"<U+{ord(character):04X}>"
-        if unicodedata.category(character) in INVISIBLE and character not in "\n\t"
-        else character
-        for character in text
     )
 
 

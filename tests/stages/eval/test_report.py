@@ -5,7 +5,8 @@ from html.parser import HTMLParser
 
 import pytest
 
-from ftcli.stages.eval.report import chosen, render_report, visible
+from ftcli.metrics.pages import visible
+from ftcli.stages.eval.report import chosen, render_report
 from tests.stages.eval.result import small_result, small_samples
 
 HOSTILE = "<script>alert(1)</script><img src=x onerror=alert(2)>"

@@ -17,12 +17,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ftcli.core.errors import BadData
-from ftcli.stages.prep.report.histogram import histogram, tick_values
+from ftcli.metrics.pages import visible
+from ftcli.metrics.plots import histogram, tick_values
 from ftcli.stages.prep.report.lights import lights
 from ftcli.stages.prep.report.markdown import escape, markdown
 from ftcli.stages.prep.report.masking import masked
 from ftcli.stages.prep.report.shown import choose
-from ftcli.stages.prep.report.text import count, one_line, share, tally, visible
+from ftcli.stages.prep.report.text import count, one_line, share, tally
 from ftcli.stages.prep.report.words import word_diff
 from ftcli.stages.prep.report.write import write_report
 from tests.stages.prep.report_folder import CONFLICTS, FLAGS, PAIRS, REJECTS, STATS, Json, pair, stats, write_folder

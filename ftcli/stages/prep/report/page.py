@@ -8,7 +8,6 @@ from rows are masked first: a report gets passed on more freely than its data.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from importlib import resources
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -16,12 +15,12 @@ from markupsafe import Markup
 
 from ftcli import __version__
 from ftcli.metrics import plots
+from ftcli.metrics.pages import page_style, visible
 from ftcli.metrics.plots import Point
-from ftcli.stages.prep.report.histogram import histogram
 from ftcli.stages.prep.report.lights import COLOURS, MARKS, WORDS, compared_rows, lights, of
 from ftcli.stages.prep.report.masking import masked
 from ftcli.stages.prep.report.shown import Shown
-from ftcli.stages.prep.report.text import chance, count, counted, decimals, ranked, share, shorten, tally, visible
+from ftcli.stages.prep.report.text import chance, count, counted, decimals, ranked, share, shorten, tally
 from ftcli.stages.prep.report.words import word_diff
 
 Json = Mapping[str, Any]
@@ -47,7 +46,7 @@ def render_page(stats: Json, shown: Shown) -> str:
     environment.filters |= {function.__name__: function for function in filters}
     return environment.get_template("page.html").render(
         version=__version__,
-        style=Markup(family_style()),
+        style=page_style(),
         stats=stats,
         lights=lights(stats),
         compared_rows=compared_rows(stats),
@@ -71,12 +70,6 @@ def _printable(value: Any) -> Any:
     return visible(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
-def family_style() -> str:
-    """The style sheet of the evaluation report, which this page adds to."""
-    source = resources.files("ftcli.stages.eval").joinpath("report.html").read_text(encoding="utf-8")
-    return source.partition("<style>")[2].partition("</style>")[0]
-
-
 def files(stats: Json) -> dict[str, Any]:
     """The files with the most rows refused, and how many files are left out."""
     ordered = sorted(stats["files"], key=lambda item: (-item["rejected"], item["file"]))
@@ -90,7 +83,7 @@ def length_charts(lengths: Json) -> list[dict[str, Any]]:
             "title": title,
             "note": f"median {count(lengths[part]['p50'])}, 95 % up to {count(lengths[part]['p95'])}",
             "svg": Markup(
-                histogram(
+                plots.histogram(
                     lengths[part]["histogram"]["edges"],
                     lengths[part]["histogram"]["counts"],
                     limit=lengths["max_length"],

@@ -2,30 +2,11 @@
 
 from __future__ import annotations
 
-import re
-import unicodedata
 from collections.abc import Mapping
 
-from ftcli.data.records import printable
+from ftcli.metrics.pages import visible
 
 SEPARATOR = " · "
-JOINERS = "\u200c\u200d"
-"""Persian, Hindi and emoji need them, and alone they neither hide nor turn text."""
-HIDDEN = {"Cc", "Cf", "Co", "Cn", "Zl", "Zp"}
-"""Unicode categories that can hide or reorder text, or end a line of it."""
-PLAIN = re.compile(r"[\n\t -~]*")
-
-
-def visible(text: str) -> str:
-    """Characters that hide or turn text as ``<U+202E>``; lone surrogates as ``\\ud800``; line breaks and tabs stay."""
-    if PLAIN.fullmatch(text):
-        return text
-    return "".join(
-        f"<U+{ord(character):04X}>"
-        if unicodedata.category(character) in HIDDEN and character not in "\n\t" + JOINERS
-        else character
-        for character in printable(text)
-    )
 
 
 def one_line(text: str, characters: int) -> str:
