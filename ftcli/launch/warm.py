@@ -72,19 +72,14 @@ class WarmWorkers:
         return bool(self._ready)
 
     def _run_in_fork(self, job: Job, sink: Sink) -> Result:
-        path = job.write()
-        events, write_fd = os.pipe()
         theirs, ours = os.pipe()  # the worker ends when nobody holds our end any more
         try:
-            with os.fdopen(write_fd, "wb") as channel, (job.scratch / "log.txt").open("ab") as log:
-                socket.send_fds(self._control, [os.fsencode(path)], [theirs, channel.fileno(), log.fileno()])
+            events = self._send(job, theirs)
             pid = self._number()
             try:
                 listen(events, sink)
             except BaseException:
-                with suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
-                self._number()
+                self._end(pid)
                 raise
             return result_of(job, self._number())
         except (BrokenPipeError, EOFError):
@@ -97,6 +92,25 @@ class WarmWorkers:
         finally:
             os.close(theirs)
             os.close(ours)
+
+    def _send(self, job: Job, stdin: int) -> int:
+        """Hand ``job`` to the template; where its worker's events can be read."""
+        path = job.write()
+        events, write_fd = os.pipe()
+        try:
+            with os.fdopen(write_fd, "wb") as channel, (job.scratch / "log.txt").open("ab") as log:
+                socket.send_fds(self._control, [os.fsencode(path)], [stdin, channel.fileno(), log.fileno()])
+        except BaseException:
+            os.close(events)
+            raise
+        return events
+
+    def _end(self, pid: int) -> None:
+        """Kill a fork and hear of its end, so that the next number read belongs to the next job."""
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+        with suppress(EOFError):
+            self._number()
 
     def _number(self) -> int:
         line = self._replies.readline()

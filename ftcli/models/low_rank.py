@@ -45,7 +45,7 @@ class _AddLowRank(torch.autograd.Function):
 def _forward(layer: Any, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
     name = _plain_adapter(layer) if not args and not kwargs else None
     if name is None:
-        return type(layer).forward(layer, x, *args, **kwargs)  # type: ignore[no-any-return]
+        return type(layer).forward(layer, x, *args, **kwargs)
     base = layer.base_layer(x)
     flat = base.view(-1, base.shape[-1])
     a, b = layer.lora_A[name].weight, layer.lora_B[name].weight
@@ -54,7 +54,7 @@ def _forward(layer: Any, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
     inplace = type(layer.base_layer) is nn.Linear
     with torch.autocast(x.device.type, enabled=False):
         if torch.is_grad_enabled():
-            flat = _AddLowRank.apply(flat, inputs, a, b, layer.scaling[name], inplace)  # type: ignore[no-untyped-call]
+            flat = _AddLowRank.apply(flat, inputs, a, b, layer.scaling[name], inplace)
         else:
             low = inputs @ a.T.to(base.dtype)
             flat.addmm_(low, b.T.to(base.dtype), alpha=layer.scaling[name])
@@ -82,4 +82,4 @@ def lean_lora(model: nn.Module) -> None:
     """
     for module in model.modules():
         if isinstance(module, LoraLayer) and isinstance(module.get_base_layer(), nn.Linear):
-            module.forward = partial(_forward, module)  # type: ignore[method-assign]
+            module.forward = partial(_forward, module)

@@ -121,7 +121,7 @@ def rows_attention(
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     mask = _window(width, sliding_window, q.device) if sliding_window and sliding_window < width else None
     if q.device.type == "cpu" and width <= SHORT_ROW_TOKENS:
-        out = _plain(q, k, v, mask, scale, dropout if module.training else 0.0)
+        out = _plain(q, k, v, mask, scale, dropout)
     else:
         out = scaled_dot_product_attention(
             q,

@@ -1,10 +1,15 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from ftcli.cli import pipeline
+from ftcli.core.rundir import RunDir
+from ftcli.pipeline.plan import forecast
+from ftcli.pipeline.recipe import read_recipe
 from tests.cli.in_process import Called, ftcli
 
 pytestmark = pytest.mark.usefixtures("toy_stages")
@@ -160,3 +165,21 @@ def test_bad_data_exits_65_and_publishes_nothing(recipe: Path, tmp_path: Path) -
     assert (called.code, called.out) == (65, "")
     assert called.err.endswith("error: row 2 is bad\nhint: repair row 2\n")
     assert not (tmp_path / "run" / "stages").exists()
+
+
+@pytest.mark.parametrize(
+    ("cached", "modules"), [([], {"m.b", "m.c"}), (["make"], {"m.c"}), (["make", "join", "last"], set())]
+)
+def test_what_stages_after_the_first_that_runs_import_is_imported_for_all(
+    cached: list[str], modules: set[str], recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = []
+    monkeypatch.setattr(pipeline, "WarmWorkers", given.append)
+    plan = read_recipe(recipe, [])
+    first, second = forecast(plan, RunDir(tmp_path / "run"))
+    forecasts = [
+        replace(item, entry=replace(item.entry, stage=replace(item.entry.stage, module=module)), runs=name not in cached)
+        for name, item, module in (("make", first, "m.a"), ("join", second, "m.b"), ("last", second, "m.c"))
+    ]
+    pipeline._workers(forecasts, in_process=False)
+    assert given == [modules]

@@ -135,23 +135,20 @@ def test_a_killed_template_is_reported_and_then_done_without(tmp_path: Path, wor
     assert parent_of_worker(folder) == str(os.getpid())
 
 
-@pytest.mark.parametrize("content", ["raise SystemError('broken')", "import sys; sys.exit(0)"])
-def test_modules_that_cannot_be_imported_leave_plain_workers(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: str
+GPU = "class cuda:\n    is_available = staticmethod(lambda: True)\n"
+
+
+@pytest.mark.parametrize(
+    ("module", "content"),
+    [("broken_library", "raise SystemError('broken')"), ("broken_library", "import sys; sys.exit(0)"), ("torch", GPU)],
+    ids=["cannot be imported", "ends the process", "torch sees a GPU"],
+)
+def test_where_no_template_becomes_ready_every_worker_is_a_plain_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, module: str, content: str
 ) -> None:
-    (tmp_path / "broken_library.py").write_text(content)
+    (tmp_path / f"{module}.py").write_text(content)
     monkeypatch.setenv("PYTHONPATH", f"{tmp_path}:{ROOT}")
-    with WarmWorkers(["broken_library"]) as workers:
-        for name in "ab":
-            folder = tmp_path / name
-            assert workers(job(folder, step_seconds=0.3), listen_for_parent(folder)).exit_code == 0
-            assert parent_of_worker(folder) == str(os.getpid())
-
-
-def test_a_gpu_rules_forks_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "torch.py").write_text("class cuda:\n    is_available = staticmethod(lambda: True)\n")
-    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}:{ROOT}")
-    with WarmWorkers(["torch"]) as workers:
+    with WarmWorkers([module]) as workers:
         for name in "ab":
             folder = tmp_path / name
             assert workers(job(folder, step_seconds=0.3), listen_for_parent(folder)).exit_code == 0
@@ -189,6 +186,23 @@ def test_a_socket_that_is_gone_is_an_error_with_a_next_step(
         raise BrokenPipeError
 
     monkeypatch.setattr(warm.socket, "send_fds", broken)
+    open_before = set(os.listdir("/proc/self/fd"))
     result = workers(job(tmp_path / "b"), lambda event: None)
     assert result.exit_code == 1
     assert result.hint == "run the same command again"
+    assert set(os.listdir("/proc/self/fd")) == open_before
+
+
+def test_a_listener_that_fails_after_the_worker_has_ended_leaves_replies_in_order(
+    tmp_path: Path, workers: WarmWorkers
+) -> None:
+    def fail_late(event: dict[str, Any]) -> None:
+        pid = int((tmp_path / "bad" / "scratch" / "pid").read_text())
+        while alive(pid):
+            time.sleep(0.01)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        workers(job(tmp_path / "bad", steps=1), fail_late)
+    assert workers(job(tmp_path / "worse", fail="error"), lambda event: None).exit_code == 1
+    assert workers(job(tmp_path / "good"), lambda event: None).exit_code == 0
