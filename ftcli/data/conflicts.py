@@ -99,6 +99,11 @@ def label_of(text: str) -> str | None:
     return short.rstrip(".") or short
 
 
+def may_be_label(row: Row) -> bool:
+    """Whether the last answer is short enough for a `label_of`; only messages rows have labels."""
+    return "messages" in row and len(row["messages"][-1]["content"].split(None, LABEL_WORDS)) <= LABEL_WORDS
+
+
 def answer_text(row: Row) -> str:
     """What the last assistant message of a messages row says, tool calls included."""
     return said_by(row["messages"][-1:])

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Sequence
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import orjson
@@ -35,31 +34,40 @@ def normalise(text: str) -> str:
     return " ".join(text.casefold().split())
 
 
-def exact_key(row: Row) -> int:
-    """128 bits, equal for rows that are exact duplicates in all their messages, tools, ranks and labels."""
-    return xxhash.xxh3_128_intdigest(_text_of(row, EXACT))
+class Keys(NamedTuple):
+    """Digests of one row, equal for rows that are the same in some respect; ``exact`` has 128 bits, the others 64."""
 
-
-def prompt_key(row: Row) -> int:
-    """64 bits, equal for rows whose answers can be compared: everything before the last answer is the same.
+    exact: int
+    """The same in all messages, tools, ranks and labels."""
+    prompt: int
+    """Everything before the last answer is the same, so the answers can be compared.
 
     The system message counts, for it may ask for another answer. A text row is its own prompt.
     """
+    opening: int
+    """Rows that must share a split: those with the same `opening_text`."""
+    answer: int
+    """The same last answer, pair or candidates, whatever the prompt; labels do not count."""
+    guard: int
+    """Differs where similar rows are no duplicates: by the numbers that count, and by their label."""
+
+
+def keys_of(row: Row, counted: str = "") -> Keys:
+    """The keys of ``row``; ``counted`` is the text whose numbers guard it (its `whole_text`, or none)."""
+    parts = {part: _normal_part(part, row[part]) for part in EXACT if part in row}
+    asked = {part: parts[part] for part in PROMPT if part in parts}
     if "messages" in row:
-        row = {**row, "prompt": row["messages"][:-1]}
-    return xxhash.xxh3_64_intdigest(_text_of(row, PROMPT))
-
-
-def answer_key(row: Row) -> int:
-    """64 bits, equal for rows with the same last answer, pair or candidates, whatever the prompt; labels do not count."""
-    if "messages" in row:
-        row = {"completion": row["messages"][-1:]}
-    return xxhash.xxh3_64_intdigest(_text_of(row, ANSWER))
-
-
-def opening_key(row: Row) -> int:
-    """64 bits, equal for rows that must share a split: those with the same `opening_text`."""
-    return xxhash.xxh3_64_intdigest(_text_of({"text": opening_text(row)}, ("text",)))
+        asked = {"prompt": parts["messages"][:-1], **asked}
+        answered = {"completion": parts["messages"][-1:]}
+    else:
+        answered = {part: parts[part] for part in ANSWER if part in parts}
+    return Keys(
+        exact=xxhash.xxh3_128_intdigest(_joined(parts)),
+        prompt=xxhash.xxh3_64_intdigest(_joined(asked)),
+        opening=xxhash.xxh3_64_intdigest(_joined({"text": [normalise(opening_text(row))]})),
+        answer=xxhash.xxh3_64_intdigest(_joined(answered)),
+        guard=xxhash.xxh3_64_intdigest(f"{number_key(counted)}:{row.get('label')}".encode()),
+    )
 
 
 def number_key(text: str) -> int:
@@ -67,15 +75,14 @@ def number_key(text: str) -> int:
     return xxhash.xxh3_64_intdigest(" ".join(sorted(NUMBER.findall(text))).encode())
 
 
-def guard_key(row: Row, numbers: bool = True) -> int:
-    """64 bits that differ where similar rows are no duplicates: by their numbers, if these count, and by their label."""
-    counted = number_key(whole_text(row)) if numbers else 0
-    return xxhash.xxh3_64_intdigest(f"{counted}:{row.get('label')}".encode())
-
-
 def whole_text(row: Row) -> str:
     """All that the row says but the system messages: what near-duplicates and contamination are looked for in."""
-    return f"{prompt_text(row)}\n{answer_text(row)}".strip()
+    return whole_of(prompt_text(row), answer_text(row))
+
+
+def whole_of(prompt: str, answer: str) -> str:
+    """`whole_text` of a row with these `prompt_text` and `answer_text`."""
+    return f"{prompt}\n{answer}".strip()
 
 
 def target_text(row: Row) -> str:
@@ -132,23 +139,24 @@ def kept_of(keys: NDArray[np.uint64], rank: NDArray[np.int64]) -> NDArray[np.int
     return kept
 
 
-def _text_of(row: Row, parts: Sequence[str]) -> bytes:
-    """The normalised text of those ``parts`` that the row has, with separators that no text can move across."""
-    found = [f"{part}\x1d{_part_text(part, row[part])}" for part in parts if part in row]
+def _joined(parts: dict[str, list[str]]) -> bytes:
+    """The texts of ``parts`` with their names, and separators that no text can move across."""
+    found = [f"{name}\x1d" + "\x1f".join(texts) for name, texts in parts.items()]
     return "\x1c".join(found).encode("utf-8", "surrogatepass")
 
 
-def _part_text(part: str, value: Any) -> str:
-    if part == "text":
-        return normalise(value)
-    if part in ("label", "tools"):
-        return _sorted_json(value)
-    if part == "candidates":
-        return "\x1f".join(sorted(f"{item['rank']}\x1e{normalise(item['content'])}" for item in value))
-    return "\x1f".join(
+def _normal_part(name: str, value: Any) -> list[str]:
+    """The normalised texts of one part of a row, with all else that tells them apart."""
+    if name == "text":
+        return [normalise(value)]
+    if name in ("label", "tools"):
+        return [_sorted_json(value)]
+    if name == "candidates":
+        return sorted(f"{item['rank']}\x1e{normalise(item['content'])}" for item in value)
+    return [
         f"{message['role']}\x1e{normalise(message['content'])}\x1e{_sorted_json(message.get('tool_calls'))}"
         for message in value
-    )
+    ]
 
 
 def _sorted_json(value: Any) -> str:

@@ -1,14 +1,13 @@
 """How long rows are, in characters and in a model's tokens, and how to make them shorter.
 
-Tokens are counted on the strings that `ftcli.data.chat` renders, each conversation encoded once, in batches, with the answers
-found by their character offsets. Where a token crosses the beginning or end of an answer, `chat` itself counts, as it does for
-tool calls and for tokenizers without offsets. The first row always goes through `chat`, so a model whose template cannot be
-trained on is refused here and not after an hour of training.
+Tokens are counted on the strings that the chat template writes, as `ftcli.data.chat` has them: a batch of rows is rendered in two
+calls, each conversation is encoded once (what all begin with, once for all), and the answers are found by their character offsets.
+Where a token crosses the beginning or end of an answer, `chat` itself counts, as it does for tool calls and for tokenizers without
+offsets. The first row always goes through `chat`, so a model whose template cannot be trained on is refused here and not later.
 """
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -19,13 +18,19 @@ from ftcli.core.errors import BadData
 from ftcli.data.chat import render_messages, render_prompt
 from ftcli.data.records import Reason, Refused
 from ftcli.data.rows import Message, Row
-from ftcli.data.texts import answer_text, prompt_text
+from ftcli.data.tool_calls import calls_tools
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 BATCH_ROWS = 1000
 TRIES = 4
+
+_Rendered = tuple[str, list[tuple[int, int]] | None]
+"""A conversation as the template writes it, and where each answer begins and its turn ends, in characters.
+
+None instead of these places where the template writes earlier turns differently once more follow; `chat` refuses that.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,10 +41,9 @@ class Length:
     trained: int
 
 
-def characters(row: Row) -> Length:
-    """The length of a row in characters: prompt and answers (of several candidates, all of them)."""
-    answer = len(answer_text(row))
-    return Length(len(prompt_text(row)) + answer, answer)
+def characters(prompt: str, answer: str) -> Length:
+    """The length in characters of a row with this `prompt_text` and `answer_text` (of several candidates, all of them)."""
+    return Length(len(prompt) + len(answer), len(answer))
 
 
 def measure(rows: Sequence[Row], tokenizer: PreTrainedTokenizerBase, stop_ids: frozenset[int]) -> Iterator[Length]:
@@ -50,58 +54,116 @@ def measure(rows: Sequence[Row], tokenizer: PreTrainedTokenizerBase, stop_ids: f
     if rows and "text" not in rows[0]:
         _exact(_conversations(rows[0])[0], rows[0], tokenizer, stop_ids)
     for start in range(0, len(rows), BATCH_ROWS):
-        yield from _measure_batch(rows[start : start + BATCH_ROWS], tokenizer, stop_ids)
+        yield from _measured(rows[start : start + BATCH_ROWS], tokenizer, stop_ids)
 
 
-def _measure_batch(
-    rows: Sequence[Row], tokenizer: PreTrainedTokenizerBase, stop_ids: frozenset[int]
-) -> Iterator[Length]:
+def _measured(rows: Sequence[Row], tokenizer: PreTrainedTokenizerBase, stop_ids: frozenset[int]) -> list[Length]:
+    """The lengths of ``rows``: of all together or, where one is refused, one by one, so that the first such row is named."""
+    try:
+        return _together(rows, tokenizer, stop_ids)
+    except (BadData, TemplateError) as error:
+        if len(rows) > 1:
+            return [length for row in rows for length in _measured([row], tokenizer, stop_ids)]
+        if isinstance(error, BadData):
+            raise
+        raise BadData(
+            f"{_place(rows[0])}: the model's chat template refuses the row: {error}",
+            "use another model, or drop such rows",
+        ) from None
+
+
+def _together(rows: Sequence[Row], tokenizer: PreTrainedTokenizerBase, stop_ids: frozenset[int]) -> list[Length]:
     found: list[list[Length]] = [[] for _ in rows]
-    owners, wholes, cuts, talks = [], [], [], []
+    texts = [place for place, row in enumerate(rows) if "text" in row]
+    encodings = _encode(tokenizer, [rows[place]["text"] for place in texts], offsets=False)
+    for place, encoding in zip(texts, encodings, strict=True):
+        found[place].append(Length(len(encoding), len(encoding)))
+    talks: list[tuple[int, list[Message]]] = []
     for place, row in enumerate(rows):
-        if "text" in row:
-            owners.append(place)
-            wholes.append(row["text"])
-            cuts.append([])
-            talks.append(None)
-            continue
         for messages in _conversations(row):
-            if not tokenizer.is_fast or _calls_tools(row, messages):
+            begins_with_answer = messages[0]["role"] == "assistant"  # nothing to render before it
+            if tokenizer.is_fast and not (begins_with_answer or "tools" in row or calls_tools(messages)):
+                talks.append((place, messages))
+            else:
                 found[place].append(_exact(messages, row, tokenizer, stop_ids))
-                continue
-            whole, spans = _spans(messages, row, tokenizer)
-            owners.append(place)
-            wholes.append(whole)
-            cuts.append(spans[-1:] if "messages" not in row else spans)
-            talks.append(messages)
-    encodings = _encode(tokenizer, wholes)
-    for place, encoding, spans, talk in zip(owners, encodings, cuts, talks, strict=True):
-        if talk is None:
-            found[place].append(Length(len(encoding), len(encoding)))
+    shared, rendered = _apart(tokenizer, _render(tokenizer, [messages for _, messages in talks]))
+    encodings = _encode(tokenizer, [text for text, _ in rendered], offsets=any(spans for _, spans in rendered))
+    for (place, messages), (text, spans), encoding in zip(talks, rendered, encodings, strict=True):
+        if spans and "messages" not in rows[place]:
+            spans = spans[-1:]
+        length = None if spans is None else _length(encoding, spans, len(text), stop_ids)
+        if length:
+            found[place].append(Length(shared + length.total, length.trained))
         else:
-            length = _length(encoding, spans, stop_ids)
-            found[place].append(length or _exact(talk, rows[place], tokenizer, stop_ids))
-    for lengths in found:
-        yield max(lengths, key=lambda length: length.total)
+            found[place].append(_exact(messages, rows[place], tokenizer, stop_ids))
+    return [max(lengths, key=lambda length: length.total) for lengths in found]
 
 
-def _encode(tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> list[Any]:
-    """One encoding a text: with offsets where the tokenizer has them, else a list of ids."""
+def _render(tokenizer: PreTrainedTokenizerBase, talks: Sequence[list[Message]]) -> list[_Rendered]:
+    parts = [_parts(messages) for messages in talks]
+    texts: dict[bool, Iterator[Any]] = {}
+    for answer_next in (False, True):
+        batch = [messages for talk in parts for messages, wanted in talk if wanted is answer_next]
+        if batch:  # in one call, as a call for each costs half as much again
+            texts[answer_next] = iter(
+                tokenizer.apply_chat_template(batch, add_generation_prompt=answer_next, tokenize=False)
+            )
+    rendered: list[_Rendered] = []
+    for talk in parts:
+        written = [next(texts[answer_next]) for _, answer_next in talk]
+        whole, ends = written[-1], [len(text) for text in written]
+        is_kept = all(whole.startswith(text) for text in written)
+        rendered.append((whole, list(zip(ends[::2], ends[1::2], strict=False)) if is_kept else None))
+    return rendered
+
+
+def _parts(messages: list[Message]) -> list[tuple[list[Message], bool]]:
+    """What to render, and whether an answer comes next: the messages before and through each answer, so the whole last."""
+    if messages[-1]["role"] != "assistant":
+        return [(messages, True)]
+    answers = [place for place, message in enumerate(messages) if message["role"] == "assistant"]
+    return [part for place in answers for part in ((messages[:place], True), (messages[: place + 1], False))]
+
+
+def _apart(tokenizer: PreTrainedTokenizerBase, rendered: list[_Rendered]) -> tuple[int, list[_Rendered]]:
+    """How many tokens all texts begin with, as with one system message, and the texts and places without these.
+
+    They end where a special token begins: tokenizers part a text there before all else, which is tried on one text.
+    """
+    if len(rendered) < 2:
+        return 0, rendered
+    texts = [text for text, _ in rendered]
+    first, last = min(texts), max(texts)  # what these two share, all share
+    end = min([len(first), *(spans[0][0] for _, spans in rendered if spans)])
+    end = next((place for place in range(end) if first[place] != last[place]), end)
+    cut = max([0, *(first.rfind(token, 0, end) for token in tokenizer.all_special_tokens)])
+    head, tail, whole = (it.ids for it in _encode(tokenizer, [first[:cut], first[cut:], first], offsets=False))
+    if head + tail != whole:
+        return 0, rendered
+    return len(head), [
+        (text[cut:], spans and [(start - cut, stop - cut) for start, stop in spans]) for text, spans in rendered
+    ]
+
+
+def _encode(tokenizer: PreTrainedTokenizerBase, texts: list[str], *, offsets: bool) -> list[Any]:
+    """One encoding a text, without ``offsets`` in less time; a list of ids where the tokenizer has none."""
     if not texts:
         return []
-    if tokenizer.is_fast:
-        return list(tokenizer.backend_tokenizer.encode_batch(texts, add_special_tokens=False))
-    return list(tokenizer(texts, add_special_tokens=False)["input_ids"])
+    if not tokenizer.is_fast:
+        return list(tokenizer(texts, add_special_tokens=False)["input_ids"])
+    backend = tokenizer.backend_tokenizer
+    encode = backend.encode_batch if offsets else backend.encode_batch_fast
+    return list(encode(texts, add_special_tokens=False))
 
 
-def _length(encoding: Any, spans: list[tuple[int, int]], stop_ids: frozenset[int]) -> Length | None:
-    """From character spans of the answers; None where a token crosses the border of one."""
-    ids, offsets = encoding.ids, encoding.offsets
-    starts = [start for start, _ in offsets]
-    total, trained = len(ids), 0
+def _length(encoding: Any, spans: list[tuple[int, int]], size: int, stop_ids: frozenset[int]) -> Length | None:
+    """From character spans of the answers in a text of ``size``; None where no token begins at the border of one."""
+    total, trained = len(encoding), 0
+    ids = encoding.ids if spans else []
     for start, stop in spans:
-        first, last = bisect_left(starts, start), bisect_left(starts, stop)
-        if (first and offsets[first - 1][1] > start) or (last and offsets[last - 1][1] > stop):
+        first = _token_at(encoding, start)
+        last = len(ids) if stop == size else _token_at(encoding, stop)
+        if first is None or last is None:
             return None
         end = next((place + 1 for place in range(last - 1, first - 1, -1) if ids[place] in stop_ids), 0)
         if not end:
@@ -110,7 +172,20 @@ def _length(encoding: Any, spans: list[tuple[int, int]], stop_ids: frozenset[int
     return Length(total, trained)
 
 
+def _token_at(encoding: Any, place: int) -> int | None:
+    """The first token of the character at ``place``, if it begins there; None too beside a character without token.
+
+    Some tokenizers leave the space before a word out of its offsets, so whether the word's token has it cannot be seen.
+    """
+    token: int | None = encoding.char_to_token(place)
+    if token is None or (place and encoding.char_to_token(place - 1) is None):
+        return None
+    return token if encoding.token_to_chars(token)[0] == place else None
+
+
 def _conversations(row: Row) -> list[list[Message]]:
+    if "text" in row:
+        return []
     if "messages" in row:
         return [row["messages"]]
     if "chosen" in row:
@@ -120,38 +195,6 @@ def _conversations(row: Row) -> list[list[Message]]:
     if "candidates" in row:
         return [[*row["prompt"], {"role": "assistant", "content": item["content"]}] for item in row["candidates"]]
     return [row["prompt"]]
-
-
-def _calls_tools(row: Row, messages: list[Message]) -> bool:
-    return "tools" in row or any("tool_calls" in message or message["role"] == "tool" for message in messages)
-
-
-def _spans(messages: list[Message], row: Row, tokenizer: PreTrainedTokenizerBase) -> tuple[str, list[tuple[int, int]]]:
-    """The rendered conversation and where each answer begins and its turn ends, in characters."""
-
-    def render(count: int, *, answer_next: bool) -> str:
-        try:
-            return str(
-                tokenizer.apply_chat_template(messages[:count], add_generation_prompt=answer_next, tokenize=False)
-            )
-        except TemplateError as error:
-            raise BadData(
-                f"{_place(row)}: the model's chat template refuses the row: {error}",
-                "use another model, or drop such rows",
-            ) from None
-
-    if messages[-1]["role"] != "assistant":
-        return render(len(messages), answer_next=True), []
-    whole = render(len(messages), answer_next=False)
-    spans = []
-    for index, message in enumerate(messages):
-        if message["role"] == "assistant":
-            before = render(index, answer_next=True)
-            through = whole if index == len(messages) - 1 else render(index + 1, answer_next=False)
-            if not whole.startswith(before) or not whole.startswith(through):
-                _exact(messages, row, tokenizer, frozenset())  # says what is wrong with the template
-            spans.append((len(before), len(through)))
-    return whole, spans
 
 
 def _exact(messages: list[Message], row: Row, tokenizer: PreTrainedTokenizerBase, stop_ids: frozenset[int]) -> Length:

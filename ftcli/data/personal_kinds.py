@@ -148,6 +148,7 @@ PERSONAL = (
         ),
         _is_address,
         ("@",),
+        digits=0,
     ),
     Kind("iban", _iban_pattern(), _is_iban),
     Kind(
@@ -162,21 +163,25 @@ PERSONAL = (
         "ssn",
         ascii_pattern(r"[0-8](?<![\w.-].)[0-9]{2}-(?!00)[0-9]{2}-(?!0000)[0-9]{4}(?![\w-])"),
         lambda match: match[0] not in NO_SSN and match[0][:3] not in ("000", "666"),
+        ("-",),
     ),
     Kind(
         "ip",
         ascii_pattern(r"[0-9](?<![\w.-].)[0-9]{0,2}\.[0-9]{1,3}\.[0-9]{1,3}\.[0-9]{1,3}(?![\w-]|\.[0-9])"),
         _is_host,
+        (".",),
     ),
     Kind(
         "ip",
         ascii_pattern(r"[23](?<![\w:.].)[0-9A-Fa-f]{3}:(?:[0-9A-Fa-f]{0,4}:){1,6}[0-9A-Fa-f]{0,4}(?![\w:])"),
         _is_host,
+        (":",),
     ),
     Kind(
         "phone",
         ascii_pattern(r"\+(?<![\w.)+-].)[1-9](?:[ .()/-]{0,2}[0-9]){7,14}(?: ?(?:x|ext\.?) ?[0-9]{1,6})?(?![\w-])"),
         _is_international,
+        ("+",),
     ),
     Kind(
         "phone",
@@ -185,6 +190,7 @@ PERSONAL = (
             r"[2-9][0-9]{2}[-.][0-9]{4}(?: ?(?:x|ext\.?) ?[0-9]{1,6})?(?![\w-]|\.[0-9])"
         ),
         _is_north_american,
+        ("-", "."),
     ),
     Kind(
         "phone",  # with the 0 of calls within a country, as in much of Europe

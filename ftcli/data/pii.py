@@ -17,14 +17,18 @@ from ftcli.data.personal_kinds import PERSONAL
 from ftcli.data.records import Reason, Refused, RowNotes
 from ftcli.data.rows import Row
 from ftcli.data.secret_kinds import SECRETS
-from ftcli.data.sensitive import DIGIT_RUN, span_of
+from ftcli.data.sensitive import digits_in, span_of
 from ftcli.data.texts import PARTS, contents_of, map_texts
 
 Action = Literal["off", "flag", "redact", "drop"]
 KINDS = (*SECRETS, *PERSONAL)
 """In the order of precedence: in ``https://me:word@host.org`` there is a secret and no address."""
 SECRET_NAMES = frozenset(kind.name for kind in SECRETS)
-NEEDLES = tuple(dict.fromkeys(needle for kind in KINDS for needle in kind.needles))
+NEEDLES = {
+    digits: tuple(dict.fromkeys(needle for kind in KINDS if kind.digits <= digits for needle in kind.needles))
+    for digits in (0, 1, 5)
+}
+"""The needles of all kinds that a text may hold, by its digits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,14 +53,13 @@ class Policy:
 
 def find(text: str) -> list[Finding]:
     """Personal data and secrets in ``text`` from left to right; of two that overlap, the kind that is first in `KINDS`."""
-    low = text.lower()
-    there = [needle for needle in NEEDLES if needle in low]
-    has_digits = DIGIT_RUN.search(text) is not None
-    if not there and not has_digits:
+    low, digits = text.lower(), digits_in(text)
+    there = {needle for needle in NEEDLES[digits] if needle in low}
+    if not there and digits < 5:  # kinds without needles want the most digits
         return []
     found: list[Finding] = []
     for kind in KINDS:
-        if any(needle in there for needle in kind.needles) if kind.needles else has_digits:
+        if kind.digits <= digits and not (kind.needles and there.isdisjoint(kind.needles)):
             for match in filter(kind.check, kind.pattern.finditer(text)):
                 start, end = span_of(match)
                 if all(end <= other.start or other.end <= start for other in found):
@@ -182,8 +185,9 @@ def _everything(row: Row) -> str:
     found: list[str] = []
     for item in contents_of(row):
         found.append(item["content"])
-        for call in item.get("tool_calls") or ():
-            found += _strings(call["function"].get("arguments"))
+        if "tool_calls" in item:
+            for call in item["tool_calls"] or ():
+                found += _strings(call["function"].get("arguments"))
     return "\n".join(found)
 
 

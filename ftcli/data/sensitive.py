@@ -9,8 +9,10 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 Match = re.Match[str]
+Digits = Literal[0, 1, 5]
 
 
 def span_of(match: Match) -> tuple[int, int]:
@@ -25,20 +27,31 @@ def value_of(match: Match) -> str:
     return match.string[start:end]
 
 
+DIGIT = re.compile("[0-9]")
+DIGIT_RUN = re.compile(r"[0-9](?=[0-9 .:()/-]{4})(?:[ .:()/-]{0,2}[0-9]){4}")
+"""Five digits with little between them; that most digits begin none is soon told by the four characters ahead."""
+
+
 @dataclass(frozen=True, slots=True)
 class Kind:
     """``pattern`` finds candidates (`value_of`), ``check`` accepts them.
 
-    A text whose lower case has none of ``needles`` holds none. Kinds without needles need a `DIGIT_RUN`.
+    Only a text whose lower case has one of ``needles``, if there are any, can hold one, and only one with ``digits`` as
+    `digits_in` counts them.
     """
 
     name: str
     pattern: re.Pattern[str]
     check: Callable[[Match], bool]
     needles: tuple[str, ...] = ()
+    digits: Digits = 5
 
 
-DIGIT_RUN = re.compile(r"[0-9](?:[ .:()/-]{0,2}[0-9]){4}")
+def digits_in(text: str) -> Digits:
+    """5 if ``text`` has a `DIGIT_RUN`, else 1 if it has a digit, else 0."""
+    if not DIGIT.search(text) and text.isascii():  # other texts may have digits of other scripts
+        return 0
+    return 5 if DIGIT_RUN.search(text) else 1
 
 
 def ascii_pattern(pattern: str) -> re.Pattern[str]:

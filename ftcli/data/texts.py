@@ -76,6 +76,8 @@ def answers_of(row: Row) -> list[dict[str, Any]]:
 
 def imitated(row: Row) -> list[str]:
     """The answers that training makes likelier: not rejected ones, completions labelled bad, or lower candidates."""
+    if "messages" in row:
+        return [item["content"] for item in row["messages"] if item["role"] == "assistant"]
     if "candidates" in row:
         best = min(item["rank"] for item in row["candidates"])
         return [item["content"] for item in row["candidates"] if item["rank"] == best]

@@ -178,7 +178,9 @@ def test_what_stages_after_the_first_that_runs_import_is_imported_for_all(
     plan = read_recipe(recipe, [])
     first, second = forecast(plan, RunDir(tmp_path / "run"))
     forecasts = [
-        replace(item, entry=replace(item.entry, stage=replace(item.entry.stage, module=module)), runs=name not in cached)
+        replace(
+            item, entry=replace(item.entry, stage=replace(item.entry.stage, module=module)), runs=name not in cached
+        )
         for name, item, module in (("make", first, "m.a"), ("join", second, "m.b"), ("last", second, "m.c"))
     ]
     pipeline._workers(forecasts, in_process=False)

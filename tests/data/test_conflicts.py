@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rouge_score import rouge_scorer
 
-from ftcli.data.conflicts import judge, label_of, possible_mislabels
+from ftcli.data.conflicts import judge, label_of, may_be_label, possible_mislabels
 
 DROPPING = ("drop_minority", "drop_all", "keep_first")
 
@@ -41,6 +41,17 @@ def labelled(*judged: tuple[str, bool]) -> list[dict[str, Any]]:
         }
         for index, (text, label) in enumerate(judged)
     ]
+
+
+@given(st.lists(st.sampled_from(["yes", "no.", "\u00e9\u0301", "\u6f22\u5b57", "-", " ", "\n\n", "\t"]), max_size=12))
+def test_every_label_is_short_enough_for_one(parts: list[str]) -> None:
+    text = " ".join(parts)
+    assert may_be_label(chat(text)) or label_of(text) is None
+
+
+def test_long_answers_and_other_rows_have_no_label() -> None:
+    assert not may_be_label(chat("one two three four five six"))
+    assert not may_be_label(pair("yes", "no", "1"))
 
 
 def test_a_hard_conflict_by_hand() -> None:

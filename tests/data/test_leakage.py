@@ -102,3 +102,13 @@ def test_slices_cover_everything_and_keep_to_their_size(sizes: list[int], most: 
     parts = list(slices(np.array(sizes, dtype=np.int64), most))
     assert [place for first, last in parts for place in range(first, last)] == list(range(len(sizes)))
     assert all(sum(sizes[first:last]) <= most or last == first + 1 for first, last in parts)
+
+
+@given(SETS, st.integers(1, 10), st.randoms())
+def test_pairs_with_the_same_label_do_not_count(texts: list[set[int]], size: int, generator: random.Random) -> None:
+    labels = np.array([generator.randint(0, 2) for _ in texts], dtype=np.int8)
+    sets = sets_of(texts)
+    every = cross_pairs(sets, blocks(sets, size), 0.5)
+    some = cross_pairs(sets, blocks(sets, size), 0.5, (labels, labels))
+    expected = every.take(labels[every.left] != labels[every.right])
+    assert [column.tolist() for column in some] == [column.tolist() for column in expected]

@@ -6,12 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tokenizers import AddedToken, processors
 from transformers import AutoTokenizer
 
 from ftcli.core.errors import BadData
 from ftcli.data.chat import render_answer, render_messages, render_prompt, stop_token_ids
 from ftcli.data.lengths import Length, characters, measure, truncated
 from ftcli.data.records import Reason, Refused
+from ftcli.data.texts import answer_text, prompt_text
 from tests.tiny import messages_row, preference_row
 
 
@@ -94,10 +96,85 @@ def test_a_row_that_the_template_refuses_is_named(tiny_model: Path) -> None:
         list(measure(rows, strict, stop_token_ids(strict)))
 
 
+def test_of_rows_measured_together_the_first_that_is_refused_is_named(tiny_model: Path) -> None:
+    strict = AutoTokenizer.from_pretrained(tiny_model)
+    strict.chat_template = (
+        "{% if messages[1]['content'] == 'no' %}{{ raise_exception('rather not') }}{% endif %}" + strict.chat_template
+    )
+    rows = [{**chat("a", "b"), "meta": {"file": "f", "line": line}} for line in range(1, 9)]
+    refused = {**chat("no", "b"), "meta": {"file": "f", "line": 5}}
+    tools: dict[str, Any] = {**rows[6], "tools": [{"type": "function", "function": {"name": "left_out"}}]}
+    with pytest.raises(BadData, match="f:5: the model's chat template refuses the row: rather not"):
+        list(measure([*rows[:4], refused, rows[5], tools, rows[7]], strict, stop_token_ids(strict)))
+    with pytest.raises(BadData, match="f:7: the model's chat template leaves out"):
+        list(measure([*rows[:6], tools, refused], strict, stop_token_ids(strict)))
+
+
+def test_a_template_that_rewrites_an_earlier_turn_is_refused_with_the_row(tiny_model: Path) -> None:
+    rewriting = AutoTokenizer.from_pretrained(tiny_model)
+    rewriting.chat_template = rewriting.chat_template.replace(
+        "message['content']", "(message['content'] if loop.last else message['content'].split('</think>')[-1])"
+    )
+    thoughtful = {**chat("a", "<think>so</think>b", "c", "d"), "meta": {"file": "f", "line": 2}}
+    with pytest.raises(BadData, match="f:2: the chat template renders the first 3 messages differently"):
+        list(measure([chat("a", "b"), thoughtful], rewriting, stop_token_ids(rewriting)))
+
+
+def test_rows_of_all_types_count_together_as_each_alone(tiny_model: Path) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(tiny_model)
+    tokenizer.chat_template = "{% if tools %}{{ tools | tojson }}{% endif %}" + tokenizer.chat_template
+    history = chat("what?", "été 😀", "and then?", "猫在垫子上")["messages"]
+    rows = [
+        chat("what?", "a list"),
+        {"text": "the cat sat<|im_end|>"},
+        {"prompt": history[:4]},
+        {"messages": history},
+        {"messages": history, "tools": [{"type": "function", "function": {"name": "look"}}]},
+        {**preference_row(0), "prompt": history[:2]},
+        {"prompt": history[:4], "completion": [{"role": "assistant", "content": "बिल्ली"}], "label": True},
+        {"text": ""},
+        {"prompt": history[:2], "candidates": [{"content": text, "rank": 1} for text in ("a", " the cat", "\n\n")]},
+        chat("<|im_start|>", "", "\n", " \u200b"),
+    ]
+    stop = stop_token_ids(tokenizer)
+    assert list(measure(rows, tokenizer, stop)) == [next(measure([row], tokenizer, stop)) for row in rows]
+
+
+@pytest.mark.parametrize("takes_space", [False, True])
+def test_what_all_rows_begin_with_counts_in_each(tiny_model: Path, takes_space: bool) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(tiny_model)
+    marks = [AddedToken(text, special=True, lstrip=takes_space) for text in ("<|im_start|>", "<|im_end|>")]
+    tokenizer.backend_tokenizer.add_special_tokens(marks)
+    rows = [chat("what?", "a list"), chat("the cat", "été 😀", "and then?", "the file"), chat("what?", "a mat")]
+    stop = stop_token_ids(tokenizer)
+    rendered = [render_messages(tokenizer, row["messages"], stop) for row in rows]
+    expected = [Length(len(item.input_ids), sum(item.loss_mask)) for item in rendered]
+    ids = rendered[0].input_ids
+    assert (ids[ids.index(2) + 1] == 1) is takes_space  # the line break between two turns
+    assert list(measure(rows, tokenizer, stop)) == expected
+
+
+@pytest.mark.parametrize("before", [":", ": "])
+def test_a_tokenizer_whose_offsets_leave_out_spaces_counts_as_chat_does(tiny_model: Path, before: str) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(tiny_model)
+    tokenizer.backend_tokenizer.post_processor = processors.ByteLevel(trim_offsets=True)
+    tokenizer.chat_template = (
+        "{% for message in messages %}{{ message['role'] + ': ' + message['content'] + '<|im_end|>' }}{% endfor %}"
+        "{% if add_generation_prompt %}{{ 'assistant" + before + "' }}{% endif %}"
+    )
+    rows, stop = [chat("what?", "the cat"), chat("what?", "  a mat"), messages_row(1)], stop_token_ids(tokenizer)
+    rendered = [render_messages(tokenizer, row["messages"], stop) for row in rows]
+    expected = [Length(len(item.input_ids), sum(item.loss_mask)) for item in rendered]
+    assert list(measure(rows, tokenizer, stop)) == expected
+
+
 def test_characters_of_all_and_of_the_answer() -> None:
-    assert characters(chat("four", "three")) == Length(4 + 5, 5)  # system messages are no part of it
-    assert characters({"text": "abc"}) == Length(3, 3)
-    assert characters({"prompt": [{"role": "user", "content": "ab"}]}) == Length(2, 0)
+    for row, length in (
+        (chat("four", "three"), Length(4 + 5, 5)),  # system messages are no part of it
+        ({"text": "abc"}, Length(3, 3)),
+        ({"prompt": [{"role": "user", "content": "ab"}]}, Length(2, 0)),
+    ):
+        assert characters(prompt_text(row), answer_text(row)) == length
 
 
 def test_rankings_and_unpaired_rows_count_their_longest_answer(tokenizer: Any) -> None:

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ftcli.data.personal_kinds import IBAN_LENGTHS, luhn
-from ftcli.data.pii import SECRET_NAMES, Policy, find, guard, mask
+from ftcli.data.pii import KINDS, SECRET_NAMES, Policy, find, guard, mask
 from ftcli.data.records import Reason, Refused, RowNotes
 from ftcli.data.texts import texts_of
 
@@ -122,6 +122,15 @@ def test_planted_values_are_found_where_they_stand(kind: str) -> None:
         ('{"client_secret": "9f8e7d6c5b4a"}', "password", "9f8e7d6c5b4a"),
         ("log: secret=abc12345x", "password", "abc12345x"),
         ("Authorization: Bearer abc123def456ghi", "password", "abc123def456ghi"),
+        ("password: abc\u0661defgh", "password", "abc\u0661defgh"),
+        ("clone git://ann:hunterxyzw@host.org", "url_password", "ann:hunterxyzw"),
+        ("AKIA" + "BCDEFGHJKLMNOPQR", "aws_key", "AKIA" + "BCDEFGHJKLMNOPQR"),
+        ("hf_" + string.ascii_letters[:36], "huggingface_token", "hf_" + string.ascii_letters[:36]),
+        (
+            "eyJ" + "abcdefgh.eyJabcdefgh." + "abcdefghijklmnop",
+            "jwt",
+            "eyJ" + "abcdefgh.eyJabcdefgh." + "abcdefghijklmnop",
+        ),
         ("curl https://bob:pa55w0Rt@host.org/x", "url_password", "bob:pa55w0Rt"),
         ("postgres://app:s3cr7tpw@db:5432/x", "url_password", "app:s3cr7tpw"),
         ("Tel: 030 1234 9876", "phone", "030 1234 9876"),
@@ -225,6 +234,34 @@ def test_findings_are_in_order_and_never_overlap(kinds: list[str], seed: int) ->
     found = find(text)
     assert sorted(finding.kind for finding in found) == sorted(kinds)
     assert all(one.end <= other.start for one, other in pairwise(found))
+
+
+BITS = (
+    *PLANTS,
+    "x",
+    "1",
+    "\u00b2",
+    "_",
+    "@",
+    "://",
+    "key: ",
+    "password=",
+    "my pwd is ",
+    "abcdefgh",
+    "Ab1!Cd2?",
+    " ",
+    "\n",
+)
+
+
+@given(st.lists(st.sampled_from(BITS), max_size=8), st.integers(0, 10**6))
+def test_no_kind_is_passed_over_where_its_pattern_finds_one(bits: list[str], seed: int) -> None:
+    rng = random.Random(seed)
+    text = "".join(PLANTS[bit](rng) if bit in PLANTS else bit for bit in bits)
+    there = {kind.name for kind in KINDS for match in kind.pattern.finditer(text) if kind.check(match)}
+    found = {finding.kind for finding in find(text)}
+    assert found <= there
+    assert bool(found) == bool(there)
 
 
 @given(st.text(alphabet="+0123456789 .:()-@aA=", max_size=80))

@@ -185,6 +185,27 @@ def test_corrections_are_idempotent_and_no_pack_is_no_rule(question: str) -> Non
     assert apply_rules(row, [], RowNotes()) is row
 
 
+def test_what_tools_and_systems_say_is_no_question_and_no_answer() -> None:
+    row = chat("Call it.\n\nN/A", "Output: 1")
+    row["messages"][1:1] = [{"role": "tool", "content": "x\n\nN/A"}, {"role": "assistant", "content": "Yes."}]
+    row["messages"].insert(0, {"role": "system", "content": "y\n\nnone"})
+    notes = RowNotes()
+    fixed = apply_rules(row, ["alpaca"], notes)
+    assert [message["content"] for message in fixed["messages"][:3]] == ["y\n\nnone", "Call it.", "x\n\nN/A"]
+    assert (notes.changed, [name for name, _ in notes.flags]) == ({"rule:noinput"}, ["rule:label"])
+
+
+def test_rules_with_and_without_stems_hold_beside_each_other_in_the_order_of_the_table() -> None:
+    notes = RowNotes()
+    apply_rules(chat("Draw a logo like ![](x) with the following text.", "Output: 1"), ["alpaca"], notes)
+    assert [name for name, _ in notes.flags] == [
+        "rule:image_link",
+        "rule:image_request",
+        "rule:missing_input",
+        "rule:label",
+    ]
+
+
 def test_raw_text_has_neither_questions_nor_answers() -> None:
     row = {"text": "N/A"}
     assert apply_rules(row, ["alpaca"], RowNotes()) is row

@@ -8,17 +8,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-
-from datasets import Dataset, DatasetDict, load_dataset, load_from_disk
+from typing import TYPE_CHECKING
 
 from ftcli.core.errors import BadData, UsageError
 from ftcli.data.records import Record, Reject
 from ftcli.data.sources.parquet import BATCH_ROWS, rows_of
 from ftcli.data.sources.raw_file import Mine
 
+if TYPE_CHECKING:
+    from datasets import Dataset, DatasetDict
+
 
 def read_hub(name: str, revision: str | None, mine: Mine = None) -> Iterator[Record | Reject | None]:
     """Rows of the hub's data set ``name`` at ``revision``; a record's file is its split."""
+    from datasets import load_dataset  # noqa: PLC0415  (takes a second to import, which most sources can do without)
+
     try:
         data = load_dataset(name, revision=revision)
     except (OSError, ValueError, RuntimeError) as error:  # not found, no network, no such revision or configuration
@@ -37,6 +41,8 @@ def is_saved(folder: Path) -> bool:
 
 def read_saved(folder: Path, name: str, mine: Mine = None) -> Iterator[Record | Reject | None]:
     """Rows of a folder written by `save_to_disk`; a record's file is its split, or ``data`` if there is one only."""
+    from datasets import load_from_disk  # noqa: PLC0415
+
     try:
         data = load_from_disk(folder)
     except (OSError, ValueError, KeyError) as error:
@@ -45,7 +51,7 @@ def read_saved(folder: Path, name: str, mine: Mine = None) -> Iterator[Record | 
 
 
 def _rows(data: Dataset | DatasetDict, mine: Mine) -> Iterator[Record | Reject | None]:
-    splits = data if isinstance(data, DatasetDict) else {"data": data}
+    splits = data if isinstance(data, dict) else {"data": data}
     start = 0
     for split, rows in splits.items():
         yield from rows_of(rows.with_format("arrow").iter(BATCH_ROWS), str(split), start, mine)

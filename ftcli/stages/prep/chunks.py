@@ -39,6 +39,7 @@ COLUMNS = np.dtype(
         ("source", "u2"),
         ("turns", "u1"),
         ("tools", "?"),
+        ("label", "?"),
         ("language", "S3"),
         ("exact", "u8", 2),
         ("content", "u8"),
@@ -54,9 +55,10 @@ COLUMNS = np.dtype(
         ("near", "u4", NEAR_BANDS),
     ]
 )
-"""One row. ``offset`` and ``size`` find its JSON; ``exact`` to ``guard`` are digests (`ftcli.data.dedup`), ``group`` and
-``stratum`` those of the values of group_by and stratify_by (0 without). Lengths are in tokens, or in characters where no
-model was given, and ``answer_length`` counts what a loss would. ``near`` are keys of bands."""
+"""One row. ``offset`` and ``size`` find its JSON; ``label`` says that its answer is short enough for one; ``exact`` to ``guard``
+are digests (`ftcli.data.dedup`), ``group`` and ``stratum`` those of the values of group_by and stratify_by (0 without). Lengths
+are in tokens, or in characters where no model was given, and ``answer_length`` counts what a loss would. ``near`` are keys of
+bands."""
 
 
 @dataclass
@@ -141,19 +143,18 @@ def write_chunk(folder: Path, name: str, chunk: Chunk, notes: Sequence[str]) -> 
 
 
 def _style_json(style: Consistency) -> dict[str, Any]:
-    """JSON has no pairs as keys, so they stand beside their values."""
+    """JSON has no tuples as keys, so each stands beside its values."""
     return {
         "answers": style.answers,
-        "counts": [[*key, count] for key, count in style.counts.items()],
-        "places": [[*key, places] for key, places in style.places.items()],
+        "seen": [[classes, count, style.places[classes]] for classes, count in style.counts.items()],
     }
 
 
 def _style_from(data: dict[str, Any]) -> Consistency:
     return Consistency(
         data["answers"],
-        Counter({(feature, name): count for feature, name, count in data["counts"]}),
-        {(feature, name): [(file, line) for file, line in places] for feature, name, places in data["places"]},
+        Counter({tuple(classes): count for classes, count, _ in data["seen"]}),
+        {tuple(classes): [(file, line) for file, line in places] for classes, _, places in data["seen"]},
     )
 
 

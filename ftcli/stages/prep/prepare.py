@@ -1,7 +1,7 @@
 """From sources to a data folder and a report, in three passes.
 
 1. Each row alone (`row_steps`): read, recognise, clean, check, measure; in chunks, in several processes.
-2. Rows against each other (`decisions`): duplicates, contamination, conflicts, limit, groups, split; on columns in memory.
+2. Rows against each other (`compare`, `splits`): duplicates, contamination, conflicts, limit, groups, split; on columns in memory.
 3. Files (`publish`): splits, rejects, flags, duplicates, conflicts, statistics, report.
 
 Every record that was read is in one split or among the rejects; the ledger is checked before anything is published.
@@ -21,8 +21,9 @@ from ftcli.core.stage import Context
 from ftcli.data.language import CODES
 from ftcli.data.sources.paths import find_files
 from ftcli.stages.prep.chunks import Store
+from ftcli.stages.prep.compare import decide
 from ftcli.stages.prep.config import PrepConfig
-from ftcli.stages.prep.decisions import Decisions, decide
+from ftcli.stages.prep.decisions import Decisions
 from ftcli.stages.prep.gates import check_gates
 from ftcli.stages.prep.plan import plan_of
 from ftcli.stages.prep.publish import write_conflicts, write_duplicates, write_flags, write_rejects, write_splits

@@ -14,7 +14,7 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import orjson
 import xxhash
@@ -23,8 +23,9 @@ from ftcli.core.errors import BadData
 from ftcli.data.boilerplate import check_boilerplate
 from ftcli.data.chat import stop_token_ids
 from ftcli.data.clean import STEPS, clean_row, require_text
+from ftcli.data.conflicts import may_be_label
 from ftcli.data.consistency import Consistency
-from ftcli.data.dedup import answer_key, exact_key, guard_key, opening_key, prompt_key, split_key, whole_text
+from ftcli.data.dedup import keys_of, split_key, whole_of
 from ftcli.data.formats import rename, to_row
 from ftcli.data.language import language_of, require_language
 from ftcli.data.lengths import Length, characters, measure, truncated
@@ -35,7 +36,7 @@ from ftcli.data.rows import Row, uses_tools
 from ftcli.data.rules import apply_rules
 from ftcli.data.shingles import shingle
 from ftcli.data.sources.open import open_source
-from ftcli.data.texts import answer_text
+from ftcli.data.texts import answer_text, prompt_text
 from ftcli.stages.prep.chunks import (
     CHUNK_ROWS,
     NEAR_BANDS,
@@ -50,9 +51,6 @@ from ftcli.stages.prep.chunks import (
 from ftcli.stages.prep.config import PrepConfig
 from ftcli.stages.prep.plan import Plan, kept_columns
 from ftcli.stages.prep.stage import load_tokenizer
-
-if TYPE_CHECKING:
-    pass
 
 ROW_STEPS = ("read", "format", "clean", "rules", "boilerplate", "pii", "empty", "language", "length")
 SHINGLE = "char5"
@@ -183,13 +181,13 @@ class RowSteps:
         kept: list[tuple[Record, Row, tuple[str, float]]],
         tally: Tally,
         refuse: Callable[[str, Reject], None],
-    ) -> list[tuple[Row, Length] | None]:
-        """Each kept row with its length, shortened if so wished; None for those refused here."""
+    ) -> list[tuple[Row, Length | None] | None]:
+        """Each kept row with its length in tokens, if they can be counted, and shortened if so wished; None for those refused."""
         rows = [row for _, row, _ in kept]
         if self.tokenizer is None:
-            return [(row, characters(row)) for row in rows]
+            return [(row, None) for row in rows]
         limit = self.config.max_length
-        found: list[tuple[Row, Length] | None] = []
+        found: list[tuple[Row, Length | None] | None] = []
         for (record, row, _), length in zip(kept, measure(rows, self.tokenizer, self.stop_ids), strict=True):
             if limit is None or length.total <= limit:
                 found.append((row, length))
@@ -215,12 +213,13 @@ class RowSteps:
     def _columns(
         self,
         source: int,
-        measured: list[tuple[Row, Length] | None],
+        measured: list[tuple[Row, Length | None] | None],
         kept: list[tuple[Record, Row, tuple[str, float]]],
         flags: list[list[tuple[str, str]]],
         rejects: list[dict[str, Any]],
         tally: Tally,
     ) -> Chunk:
+        config = self.config
         lines, entries, flag_lines, texts = [], [], [], []
         style = Consistency()
         offset = 0
@@ -229,19 +228,22 @@ class RowSteps:
                 continue
             row, length = item
             meta = row["meta"]
-            body = {name: value for name, value in row.items() if name not in ("id", "meta")}
-            exact = exact_key(row)
-            content = orjson.dumps(body)
-            line = orjson.dumps({"id": row_id(exact), **body, "meta": meta}) + b"\n"
+            prompt, answer = prompt_text(row), answer_text(row)
+            length = length or characters(prompt, answer)
+            text = whole_of(prompt, answer)
+            texts.append(text)
+            keys = keys_of(row, text if config.number_guard else "")
+            name = row_id(keys.exact)
+            content = orjson.dumps({part: value for part, value in row.items() if part not in ("id", "meta")})
+            line = b'{"id":"%s",%s,"meta":%s}\n' % (name.encode(), content[1:-1], orjson.dumps(meta))
             lines.append(line)
-            tally.flags.update({kind for kind, _ in row_flags})
+            if row_flags:
+                tally.flags.update({kind for kind, _ in row_flags})
             flag_lines += [
-                {"id": row_id(exact), "file": meta["file"], "line": meta["line"], "kind": kind, "detail": detail}
+                {"id": name, "file": meta["file"], "line": meta["line"], "kind": kind, "detail": detail}
                 for kind, detail in row_flags
             ]
-            text = whole_text(row)
-            texts.append(text)
-            if answer := answer_text(row):
+            if answer:
                 style.add(answer, (meta["file"], meta["line"]))
             entries.append(
                 (
@@ -250,15 +252,16 @@ class RowSteps:
                     source,
                     min(turns_of(row), 255),
                     uses_tools(row),
+                    may_be_label(row),
                     code.encode(),
-                    split_key(exact),
+                    split_key(keys.exact),
                     xxhash.xxh3_64_intdigest(content),
-                    prompt_key(row),
-                    opening_key(row),
-                    answer_key(row),
-                    guard_key(row, numbers=self.config.number_guard),
-                    _column_key(meta, self.config.group_by),
-                    _column_key({**meta, "language": code, "source": str(source)}, self.config.stratify_by),
+                    keys.prompt,
+                    keys.opening,
+                    keys.answer,
+                    keys.guard,
+                    _column_key(meta, config.group_by),
+                    _column_key({**meta, "language": code, "source": str(source)}, config.stratify_by),
                     length.total - length.trained,
                     length.trained,
                     length.total,

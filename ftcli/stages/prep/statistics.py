@@ -17,7 +17,6 @@ from ftcli.data.diversity import measure as measure_diversity
 from ftcli.data.language import identify as language_of_text
 from ftcli.data.preference_bias import length_pairs
 from ftcli.data.preference_bias import measure as measure_bias
-from ftcli.data.representativeness import compare
 from ftcli.data.rows import SPLITS, Row, RowType, row_type
 from ftcli.data.texts import answer_text, prompt_text
 from ftcli.stages.prep.chunks import Store
@@ -200,6 +199,8 @@ def representativeness_of(ctx: Context[PrepConfig], sample: Sequence[Row]) -> di
     reference = ctx.maybe("reference")
     if reference is None:
         return None
+    from ftcli.data.representativeness import compare  # noqa: PLC0415  (imports scipy.stats, which takes long)
+
     theirs = list(prompts_of(reference))
     ours = [prompt_text(row) or answer_text(row) for row in sample]
     if not theirs:
