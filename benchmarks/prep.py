@@ -12,28 +12,16 @@ Each side runs in a process of its own; seconds are user + system time of the pr
 from __future__ import annotations
 
 import argparse
-import itertools
 import json
-import math
 import random
+import re
 import resource
 import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
-
-SYLLABLES = [first + last for first in ("", *"bcdfghjklmnprstvwz", "st", "tr", "pl") for last in "aeiou"]
-VOCABULARY = 30_000
-
-
-def made_up_words(generator: random.Random) -> tuple[list[str], list[float]]:
-    """Words and the sums of their weights: the n-th is as frequent as 1/n, and the frequent ones are short (Zipf 1949)."""
-    words: dict[str, None] = {}
-    while len(words) < VOCABULARY:
-        syllables = 1 + min(3, int(math.log10(len(words) / 20 + 1)) + generator.randint(0, 1))
-        words["".join(generator.choices(SYLLABLES, k=syllables)) + generator.choice(("", "n", "r", "s", "t"))] = None
-    return list(words), list(itertools.accumulate(1 / rank for rank in range(1, VOCABULARY + 1)))
+from pydoc_data.topics import topics
 
 
 def write_rows(path: Path, count: int, real: list[Path]) -> None:
@@ -47,13 +35,13 @@ def write_rows(path: Path, count: int, real: list[Path]) -> None:
             question = item.get("instruction") or item.get("description") or item.get("question") or ""
             answer = item.get("output") or item.get("command") or item.get("answer") or ""
             values.append({"question": f"{question} {item.get('input') or ''}".strip(), "answer": answer})
-    words_of, weights = made_up_words(generator)
+    words_of = re.findall(r"[A-Za-z']{1,20}", " ".join(topics.values()))  # Python's manual: as often as in English text
     while len(values) < count:
         if generator.random() < 0.1 and values:
             values.append(generator.choice(values))
         else:
-            words = generator.choices(words_of, cum_weights=weights, k=48)
-            values.append({"question": " ".join(words[:16]).capitalize() + "?", "answer": " ".join(words[16:]) + "."})
+            words = generator.choices(words_of, k=38)
+            values.append({"question": " ".join(words[:14]).capitalize() + "?", "answer": " ".join(words[14:]) + "."})
     with path.open("w", encoding="utf-8") as file:
         for value in values[:count]:
             file.write(json.dumps(value, ensure_ascii=False) + "\n")
