@@ -13,9 +13,9 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import random
 import re
-import resource
 import subprocess
 import sys
 import tempfile
@@ -94,14 +94,17 @@ print(sum(map(len, (parts["train"], rest["train"], rest["test"]))))
 
 def measured(command: list[str]) -> tuple[float, float, float, str]:
     """CPU-seconds, wall seconds, peak memory (GiB) of the largest process, and the last line of output."""
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
     start = time.monotonic()
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    if done.returncode:
-        sys.exit(done.stderr)
-    cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    return cpu, time.monotonic() - start, after.ru_maxrss / 2**20, (done.stdout.strip().splitlines() or [""])[-1]
+    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as errors:
+        process = subprocess.Popen(command, stdout=out, stderr=errors)
+        _, status, usage = os.wait4(process.pid, 0)  # of the process and those that it waited for
+        out.seek(0)
+        errors.seek(0)
+        if status:
+            sys.exit(errors.read().decode())
+        lines = out.read().decode().strip().splitlines()
+    peak = usage.ru_maxrss / 2**20
+    return usage.ru_utime + usage.ru_stime, time.monotonic() - start, peak, lines[-1] if lines else ""
 
 
 def main() -> None:
