@@ -176,6 +176,7 @@ PERSONAL = (
         ascii_pattern(r"[23](?<![\w:.].)[0-9A-Fa-f]{3}:(?:[0-9A-Fa-f]{0,4}:){1,6}[0-9A-Fa-f]{0,4}(?![\w:])"),
         _is_host,
         (":",),
+        digits=1,
     ),
     Kind(
         "phone",

@@ -86,6 +86,7 @@ PLANTS: dict[str, Callable[[random.Random], str]] = {
         [
             f"{rng.randrange(64, 99)}.{rng.randrange(256)}.{rng.randrange(256)}.{rng.randrange(256)}",
             f"2a00:1450:4001:{rng.randrange(16**3, 16**4):x}::200e",
+            "2c0f:fb50::abcd",  # few digits
         ]
     ),
     "aws_key": lambda rng: "AKIA" + drawn(rng, string.ascii_uppercase + "234567", 16),
