@@ -68,11 +68,11 @@ def plant(texts: list[str], prose: Prose) -> dict[str, list[Pair]]:
 def ours(texts: list[str]) -> Found:
     """Removal at .9 and flags from .8, without number guard, as the others have none."""
     blocks = [texts[first : first + BLOCK] for first in range(0, len(texts), BLOCK)]
-    keys = np.concatenate([band_keys(shingle(block, "char5"), 10, 6) for block in blocks])
+    keys = np.concatenate([band_keys(shingle(block), 10, 6) for block in blocks])
     lengths = np.fromiter(map(len, texts), dtype=np.int64, count=len(texts))
 
     def view(places: NDArray[np.int64]) -> Shingles:
-        return shingle([texts[place] for place in places], "char5")
+        return shingle([texts[place] for place in places])
 
     columns = Columns(keys, rank_by(keys[:, 0], np.arange(len(texts))), lengths, [view])
     found = assign_leaders(columns, np.zeros(len(texts), dtype=np.uint64), 0.9, THRESHOLD)
@@ -83,13 +83,13 @@ def ours(texts: list[str]) -> Found:
 
 def our_groups(texts: list[str]) -> Found:
     """Groups at .7, for splits."""
-    keys = band_keys(shingle(texts, "char5"), 28, 5)
+    keys = band_keys(shingle(texts), 28, 5)
     lengths = np.fromiter(map(len, texts), dtype=np.int64, count=len(texts))
     columns = Columns(
         keys,
         rank_by(keys[:, 0], np.arange(len(texts))),
         lengths,
-        [lambda places: shingle([texts[place] for place in places], "char5")],
+        [lambda places: shingle([texts[place] for place in places])],
     )
     groups = group(columns, 0.7)
     _, sizes = np.unique(groups, return_counts=True)
@@ -151,7 +151,7 @@ def report(name: str, run: Callable[[list[str]], Found], texts: list[str], plant
     started = time.process_time()
     reported, pairs = run(texts)
     seconds = time.process_time() - started
-    sets = shingle(texts, "char5")
+    sets = shingle(texts)
 
     def alike(listed: list[Pair]) -> NDArray[np.bool_]:
         left, right = np.array(listed, dtype=np.int64).reshape(-1, 2).T

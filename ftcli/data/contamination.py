@@ -57,7 +57,7 @@ class EvaluationIndex:
     def of(cls, texts: Sequence[str]) -> EvaluationIndex:
         """The index of items with these texts: their questions, or whatever else must not be learnt by heart."""
         normal = [normalise(text) for text in texts]
-        words, offsets = words_of(normal, symbols=False)
+        words, offsets = words_of(normal)
         first = {text: place for place, text in reversed(list(enumerate(normal)))}
         is_used = np.diff(offsets) >= LEAST_WORDS
         is_used &= np.array([first[text] == place for place, text in enumerate(normal)], dtype=bool)
@@ -85,7 +85,7 @@ class EvaluationIndex:
         return found
 
     def _match_block(self, texts: list[str], threshold: float, found: Matches, begin: int) -> None:
-        words, offsets = words_of(texts, symbols=False)
+        words, offsets = words_of(texts)
         long_row, _ = self.long_grams.find(words, offsets)
         found.flagged[begin + long_row] = True
         row, item = self.grams.find(words, offsets)

@@ -103,15 +103,14 @@ def text_blocks(texts: Sequence[str]) -> Iterator[list[str]]:
         yield block
 
 
-def words_of(texts: Sequence[str], symbols: bool) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
+def words_of(texts: Sequence[str]) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
     """A hash of each word of `normalise`d texts, and where each text's words begin (offsets [n + 1]).
 
-    Words are what stands between spaces, or without ``symbols`` runs of letters, digits and marks. In scripts written
-    without spaces each character is a word.
+    Words are runs of letters, digits and marks; in scripts written without spaces each character is a word.
     """
     codes = code_points(" ".join(texts) + " ")
     lengths = np.fromiter(map(len, texts), dtype=np.int64, count=len(texts)) + 1
-    kinds = _classes(symbols)[np.minimum(codes, LAST_CLASS)]
+    kinds = _classes()[np.minimum(codes, LAST_CLASS)]
     is_word, is_alone = kinds > 0, kinds == ALONE
     begins = is_word.copy()
     begins[1:] &= ~is_word[:-1] | is_alone[1:] | is_alone[:-1]
@@ -172,14 +171,10 @@ def _powers(number: np.uint64, count: int) -> NDArray[np.uint64]:
 
 
 @cache
-def _classes(symbols: bool) -> NDArray[np.uint8]:
+def _classes() -> NDArray[np.uint8]:
     """For each code point up to `LAST_CLASS`: 0 between words, 1 in a word, `ALONE` a word of its own."""
     classes = np.zeros(LAST_CLASS + 1, dtype=np.uint8)
-    if symbols:
-        classes[:] = 1
-        classes[ord(" ")] = 0
-    else:
-        classes[:LETTERS_END] = [unicodedata.category(chr(code))[0] in "LMN" for code in range(LETTERS_END)]
+    classes[:LETTERS_END] = [unicodedata.category(chr(code))[0] in "LMN" for code in range(LETTERS_END)]
     for first, last in UNSPACED:
         classes[first : last + 1] = np.where(classes[first : last + 1] > 0, ALONE, 0)
     classes[LETTERS_END:] = ALONE

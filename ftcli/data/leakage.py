@@ -101,6 +101,7 @@ class _Index:
             entry = np.arange(counted.sum()) + np.repeat(first[part] - begin, counted)
             left, right = self.texts[entry], np.repeat(near[texts[match[part]]], counted)
             total = self.sizes[left] + block.sizes[right]
+            # 8 bits a number: all 256 differing counts as none, and the pair is compared.
             apart = sum(np.bitwise_count(one[left] ^ other[right]) for one, other in zip(self.bits, bits, strict=True))
             is_wanted = (ours[left] != theirs[right]) & (apart <= most_apart * total + ROUNDING)
             pairs, shared = np.unique(left[is_wanted] << 32 | right[is_wanted], return_counts=True)

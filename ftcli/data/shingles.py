@@ -1,16 +1,14 @@
 """Texts as sets of hashed shingles, and the exact Jaccard similarity of such sets.
 
-A shingle is a window of five characters (``char5``) or three words (``word3``) of the normalised text. Five characters find
-edited copies of short rows, of which three words miss half; in long documents unrelated texts share most of their
-character windows, so those take words. All texts of a call are hashed at once: a polynomial over each window, then the
-finaliser of MurmurHash3. A hash has 32 bits, so of the 2 x 200 shingles of two rows two are taken for one in 1 of 50,000 pairs.
+A shingle is a window of five characters of the normalised text; of edited copies of short rows, windows of three words would miss
+half. All texts of a call are hashed at once: a polynomial over each window, then the finaliser of MurmurHash3. A hash has 32 bits,
+so of the 2 x 200 shingles of two rows two are taken for one in 1 of 50,000 pairs.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,17 +20,13 @@ from ftcli.data.hashing import (
     code_points,
     counts_of,
     mix32,
-    ngrams,
     offsets_of,
     polynomial,
     text_blocks,
     whole_windows,
-    words_of,
 )
 
-Kind = Literal["char5", "word3"]
-
-CHARACTERS, WORDS = 5, 3
+CHARACTERS = 5
 LOW = np.uint64(0xFFFFFFFF)
 SHIFT = np.uint64(32)
 
@@ -64,13 +58,12 @@ class Shingles:
         return texts << SHIFT | self.values
 
 
-def shingle(texts: Sequence[str], kind: Kind) -> Shingles:
+def shingle(texts: Sequence[str]) -> Shingles:
     """The shingles of each text's `normalise`d form.
 
     A text shorter than a shingle is padded to one; only a text without any character but white space has none.
     """
-    hash_all = _characters if kind == "char5" else _words
-    parts = [hash_all(block) for block in text_blocks([normalise(text) for text in texts])]
+    parts = [_characters(block) for block in text_blocks([normalise(text) for text in texts])]
     if not parts:
         return Shingles(np.zeros(0, np.uint32), np.zeros(1, np.int64))
     return concatenate(parts)
@@ -115,16 +108,6 @@ def _characters(texts: Sequence[str]) -> Shingles:
     is_whole, sizes = whole_windows(offsets, CHARACTERS)
     hashes = polynomial(code_points("".join(padded)), CHARACTERS, MULTIPLIER.astype(np.uint32))
     return _as_sets(mix32(hashes[is_whole]), sizes)
-
-
-def _words(texts: Sequence[str]) -> Shingles:
-    hashes, offsets = words_of(texts, symbols=True)
-    sizes = np.diff(offsets)
-    padded = offsets_of(np.where(sizes > 0, np.maximum(sizes, WORDS), 0))
-    filled = np.zeros(padded[-1], dtype=np.uint64)
-    filled[np.arange(len(hashes)) + np.repeat(padded[:-1] - offsets[:-1], sizes)] = hashes
-    grams, counts = ngrams(filled, padded, WORDS)
-    return _as_sets((grams >> SHIFT).astype(np.uint32), counts)
 
 
 def _as_sets(hashes: NDArray[np.uint32], sizes: NDArray[np.int64]) -> Shingles:

@@ -61,7 +61,7 @@ def test_every_similar_pair_of_texts_is_found(threshold: float, monkeypatch: pyt
     prose = Prose(1)
     texts = [prose.text(prose.random.choice([1, 3, 10, 40, 150])) for _ in range(100)]
     texts += [prose.edited(prose.random.choice(texts), prose.random.choice([0.01, 0.05, 0.1])) for _ in range(100)]
-    sets = shingle(prose.random.sample(texts, len(texts)), "char5")
+    sets = shingle(prose.random.sample(texts, len(texts)))
     held_out = np.array(sorted(random.Random(2).sample(range(200), 60)))
     left, right = (side.ravel() for side in np.meshgrid(np.arange(60), np.arange(200), indexing="ij"))
     exact = jaccard(sets.take(held_out[left]), sets.take(right))
@@ -75,7 +75,7 @@ def test_every_similar_pair_of_texts_is_found(threshold: float, monkeypatch: pyt
 def test_few_pairs_are_compared(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of 200 x 2,000 pairs of unrelated texts less than one in twenty."""
     prose = Prose(3)
-    held_out, others = (shingle([prose.text() for _ in range(count)], "char5") for count in (200, 2000))
+    held_out, others = (shingle([prose.text() for _ in range(count)]) for count in (200, 2000))
     compared = 0
     exact = leakage.jaccard
 
@@ -90,9 +90,9 @@ def test_few_pairs_are_compared(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_empty_texts_are_like_nothing() -> None:
-    empty, one = shingle(["", " "], "char5"), shingle(["one text", ""], "char5")
+    empty, one = shingle(["", " "]), shingle(["one text", ""])
     assert len(cross_pairs(empty, [empty, one]).left) == 0
-    assert len(cross_pairs(shingle([], "char5"), [one]).left) == 0
+    assert len(cross_pairs(shingle([]), [one]).left) == 0
     assert len(cross_pairs(one, []).left) == 0
     assert cross_pairs(one, [empty, one]).right.tolist() == [2]
 

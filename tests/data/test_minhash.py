@@ -34,23 +34,23 @@ def test_pairs_are_found_as_often_as_theory_says(bands: int, rows: int, size: in
 
 def test_unrelated_texts_share_no_key() -> None:
     prose = Prose(1)
-    keys = band_keys(shingle([prose.text(40) for _ in range(500)], "char5"), 10, 6)
+    keys = band_keys(shingle([prose.text(40) for _ in range(500)]), 10, 6)
     assert all(len(set(column.tolist())) == 500 for column in keys.T)
 
 
 def test_texts_without_shingles_have_no_key_and_others_keep_theirs() -> None:
     texts = ["", "some text", " ", "another", ""]
-    keys = band_keys(shingle(texts, "char5"), 3, 2)
+    keys = band_keys(shingle(texts), 3, 2)
     assert (keys == NO_KEY).all(axis=1).tolist() == [True, False, True, False, True]
-    assert np.array_equal(keys[[1, 3]], band_keys(shingle(["some text", "another"], "char5"), 3, 2))
-    assert band_keys(shingle([], "char5"), 3, 2).shape == (0, 3)
-    assert (band_keys(shingle(["", ""], "char5"), 3, 2) == NO_KEY).all()
+    assert np.array_equal(keys[[1, 3]], band_keys(shingle(["some text", "another"]), 3, 2))
+    assert band_keys(shingle([]), 3, 2).shape == (0, 3)
+    assert (band_keys(shingle(["", ""]), 3, 2) == NO_KEY).all()
 
 
 def test_keys_do_not_depend_on_the_texts_beside() -> None:
     prose = Prose(2)
-    sets = [shingle([prose.text(prose.random.randint(1, 900))], "char5") for _ in range(60)]
-    sets.append(shingle([prose.text(20_000)], "char5"))
+    sets = [shingle([prose.text(prose.random.randint(1, 900))]) for _ in range(60)]
+    sets.append(shingle([prose.text(20_000)]))
     together = band_keys(concatenate(sets), 4, 3)
     assert np.array_equal(together, np.concatenate([band_keys(item, 4, 3) for item in sets]))
 
@@ -63,5 +63,5 @@ def test_the_constants_are_those_of_splitmix64() -> None:
 
 def test_keys_stay_what_they_are() -> None:
     """Keys of different runs, machines and versions are compared with each other."""
-    keys = band_keys(shingle(["What is the capital of France?"], "char5"), 2, 3)
+    keys = band_keys(shingle(["What is the capital of France?"]), 2, 3)
     assert keys.tolist() == [[3589163199, 614779924]]

@@ -33,9 +33,9 @@ def columns(texts: Sequence[str], bands: int = 0, rows: int = 0, answers: Sequen
     """``bands`` of 0 puts all texts in one bucket, so that every pair is a candidate."""
 
     def view(said: Sequence[str]) -> near.View:
-        return lambda places: shingle([said[place] for place in places], "char5")
+        return lambda places: shingle([said[place] for place in places])
 
-    sets = shingle(texts, "char5")
+    sets = shingle(texts)
     keys = band_keys(sets, bands, rows) if bands else np.where(sets.sizes > 0, np.uint32(7), NO_KEY)[:, None]
     digests = [xxhash.xxh3_64_intdigest(normalise(text).encode()) for text in texts]
     rank = rank_by(np.array(digests, dtype=np.uint64), np.arange(len(texts)))
@@ -245,7 +245,7 @@ def test_a_header_that_many_prompts_share_makes_them_no_group() -> None:
     prose = Prose(7)
     header = prose.text(60)
     texts = [f"{header} {prose.text(8)}" for _ in range(200)]
-    sets = shingle(texts, "char5")
+    sets = shingle(texts)
     left = drop(sets, boilerplate_of(sets))
     table = columns(texts)
     apart = replace(table, keys=band_keys(left, *GROUPS), views=[left.take])

@@ -31,7 +31,6 @@ from ftcli.stages.prep.decisions import (
     NEAR,
     NEVER,
     OVER_LIMIT,
-    SHINGLE,
     Decisions,
     Indices,
     blocks_of,
@@ -226,4 +225,4 @@ def label_vocabulary(store: Store, rows: Indices) -> int:
 
 def _view(store: Store, rows: Indices, text_of: Callable[[Row], str]) -> Callable[[Indices], Shingles]:
     """The shingles of one text of each of ``rows`` by place, read from disk when asked for."""
-    return lambda places: shingle([text_of(row) for row in store.rows(rows[places])], SHINGLE)
+    return lambda places: shingle([text_of(row) for row in store.rows(rows[places])])

@@ -10,7 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ftcli.data.records import Reason
-from ftcli.data.shingles import Kind
 from ftcli.stages.prep.chunks import Store, row_id
 
 Indices = NDArray[np.int64]
@@ -24,7 +23,6 @@ REFUSALS = (
 )
 """Step and reason of each refusal code, which counts from 1; 0 is kept."""
 EXACT, NEAR, CONTAMINATED, CONFLICT, OVER_LIMIT = range(1, 6)
-SHINGLE: Kind = "char5"
 BLOCK_ROWS = 8192
 """Rows whose texts are in memory at a time."""
 NEVER = 1.1

@@ -53,7 +53,6 @@ from ftcli.stages.prep.plan import Plan, kept_columns
 from ftcli.stages.prep.stage import load_tokenizer
 
 ROW_STEPS = ("read", "format", "clean", "rules", "boilerplate", "pii", "empty", "language", "length")
-SHINGLE = "char5"
 
 
 def run_part(plan: Plan, rank: int, world: int, on_chunk: Callable[[int], None] = lambda rows: None) -> None:
@@ -271,7 +270,7 @@ class RowSteps:
             offset += len(line)
         columns = columns_of(entries)
         if self.config.near_duplicates != "off" and texts:
-            columns["near"] = band_keys(shingle(texts, SHINGLE), NEAR_BANDS, NEAR_ROWS)
+            columns["near"] = band_keys(shingle(texts), NEAR_BANDS, NEAR_ROWS)
         return Chunk(lines, rejects, flag_lines, columns, tally, style)
 
 

@@ -21,7 +21,7 @@ from ftcli.data.shingles import Shingles, boilerplate_of, drop, shingle
 from ftcli.data.split import split_groups
 from ftcli.stages.prep.chunks import Store
 from ftcli.stages.prep.config import PrepConfig
-from ftcli.stages.prep.decisions import NEVER, SHINGLE, Decisions, Indices, blocks_of
+from ftcli.stages.prep.decisions import NEVER, Decisions, Indices, blocks_of
 
 GROUP_BANDS, GROUP_ROWS = 28, 5
 """A pair at similarity .7 shares a band with probability .994; what is missed is found before the split stands."""
@@ -35,7 +35,7 @@ def split(store: Store, decisions: Decisions, config: PrepConfig, scratch: Path)
     rows = decisions.kept
     part = store.columns[rows]
     boilerplate = boilerplate_of(
-        shingle([opening_text(row) for row in store.rows(_sample(decisions, rows, BOILERPLATE_ROWS))], SHINGLE)
+        shingle([opening_text(row) for row in store.rows(_sample(decisions, rows, BOILERPLATE_ROWS))])
     )
     shingles, keys = shingled(store, rows, boilerplate, scratch / "openings.u32")
     openings = shingles.take
@@ -88,7 +88,7 @@ def shingled(
     sizes, keys = [], []
     with path.open("wb") as file:
         for block in blocks_of(rows):
-            found = drop(shingle([opening_text(row) for row in store.rows(block)], SHINGLE), boilerplate)
+            found = drop(shingle([opening_text(row) for row in store.rows(block)]), boilerplate)
             found.values.tofile(file)
             sizes.append(found.sizes)
             keys.append(band_keys(found, GROUP_BANDS, GROUP_ROWS))

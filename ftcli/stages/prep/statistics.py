@@ -21,7 +21,7 @@ from ftcli.data.rows import SPLITS, Row, RowType, row_type
 from ftcli.data.texts import answer_text, prompt_text
 from ftcli.stages.prep.chunks import Store
 from ftcli.stages.prep.config import PrepConfig
-from ftcli.stages.prep.decisions import REFUSALS, SHINGLE, Decisions
+from ftcli.stages.prep.decisions import REFUSALS, Decisions
 from ftcli.stages.prep.plan import Plan, prompts_of
 from ftcli.stages.prep.row_steps import ROW_STEPS
 
@@ -81,7 +81,7 @@ def collect(
         "lengths": lengths_of(columns[kept], config, unit="tokens" if plan.tokenizer else "characters", tally=tally),
         "languages": dict(languages.most_common()) if config.detect_language else {},
         "turns": {str(turns): count for turns, count in sorted(Counter(columns["turns"][kept].tolist()).items())},
-        "duplicates": decisions.duplicates | {"shingle": SHINGLE},
+        "duplicates": decisions.duplicates | {"shingle": "char5"},
         "contamination": decisions.contamination,
         "conflicts": decisions.conflict_counts | {"policy": config.conflicts},
         "pii": pii_of(store, tally.flags, config),
