@@ -41,9 +41,9 @@ def cross_pairs(
 ) -> Pairs:
     """All pairs of a held-out text (left) and one of the other texts (right, counted on over their blocks).
 
-    A pair's Jaccard similarity is at least ``threshold``; texts without shingles are like nothing. With ``labels`` of the held-out
-    and of the other texts, only pairs with different ones count. Memory grows with ``held_out``; a larger set can be checked
-    in parts.
+    A pair's Jaccard similarity is at least ``threshold``; texts without shingles are like nothing. With ``labels`` of the
+    held-out [n] and of all other texts [m], only pairs with different ones count. Memory grows with ``held_out``; a larger
+    set can be checked in parts.
     """
     index = _Index.of(held_out, threshold)
     found: list[Pairs] = []

@@ -1,21 +1,12 @@
-"""Raw rows on their way in, the rows refused on that way, and the ledger in which every one of them is counted once.
-
-A step takes rows and yields, for each, either what became of it or a `Reject`. `Ledger.keep` writes the rejects to
-a file and hands on the rest, so a chain of steps reads as a list of calls and nothing is lost in silence.
-"""
+"""Raw rows on their way in, and the rows refused on that way, each with its place and its reason."""
 
 from __future__ import annotations
 
 import json
-from collections import Counter
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from enum import StrEnum
-from pathlib import Path
-from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any
 
-T = TypeVar("T")
 RAW_BYTES = 4096
 """How much of a refused row is kept."""
 
@@ -134,75 +125,3 @@ def shorten(raw: str) -> str:
 def raw_json(value: Any) -> str:
     """A row read from a file, as text for a reject."""
     return json.dumps(value, ensure_ascii=False, default=str)
-
-
-@dataclass
-class Step:
-    """What one step did: rows that came in, and those it refused, by reason."""
-
-    name: str
-    rows_in: int = 0
-    rejected: Counter[str] = field(default_factory=Counter)
-
-    def to_json(self) -> dict[str, Any]:
-        gone = dict(sorted(self.rejected.items()))
-        return {
-            "step": self.name,
-            "rows_in": self.rows_in,
-            "rows_out": self.rows_in - sum(gone.values()),
-            "rejected": gone,
-        }
-
-
-class Ledger:
-    """Counts every row by step and reason and writes the refused ones to ``path``. Use as a context manager."""
-
-    def __init__(self, path: Path) -> None:
-        self.steps: list[Step] = []
-        self.first_malformed: Reject | None = None
-        self._file = path.open("w", encoding="utf-8")
-
-    def __enter__(self) -> Ledger:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._file.close()
-
-    def keep(self, name: str, items: Iterable[T | Reject]) -> Iterator[T]:
-        """Hand on what step ``name`` kept; count and write down the rest."""
-        step = Step(name)
-        self.steps.append(step)
-        return self._kept(step, items)
-
-    def _kept(self, step: Step, items: Iterable[T | Reject]) -> Iterator[T]:
-        for item in items:
-            step.rows_in += 1
-            if not isinstance(item, Reject):
-                yield item
-                continue
-            step.rejected[item.reason] += 1
-            first = self.first_malformed
-            if item.reason in MALFORMED and (first is None or (item.file == first.file and item.line < first.line)):
-                self.first_malformed = item  # steps work in turn on a few rows at a time, so a later one may be earlier
-            self._file.write(json.dumps(item.to_json(), ensure_ascii=False) + "\n")
-
-    @property
-    def rows_in(self) -> int:
-        return self.steps[0].rows_in if self.steps else 0
-
-    @property
-    def rejected(self) -> Counter[str]:
-        """Refused rows by reason, over all steps."""
-        return sum((step.rejected for step in self.steps), Counter[str]())
-
-    @property
-    def malformed(self) -> int:
-        return sum(count for reason, count in self.rejected.items() if reason in MALFORMED)
-
-    def check(self, rows_out: int) -> None:
-        """Every row that came in went out or was refused; anything else is a bug here, never a fault of the data."""
-        refused = self.rejected.total()
-        if self.rows_in != rows_out + refused:
-            raise RuntimeError(f"rows were lost: {self.rows_in} in, {rows_out} out, {refused} rejected")

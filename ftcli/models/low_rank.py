@@ -47,7 +47,7 @@ def _forward(layer: Any, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
     if name is None:
         return type(layer).forward(layer, x, *args, **kwargs)
     base = layer.base_layer(x)
-    flat = base.view(-1, base.shape[-1])
+    flat = base.reshape(-1, base.shape[-1])
     a, b = layer.lora_A[name].weight, layer.lora_B[name].weight
     inputs = x.reshape(-1, x.shape[-1]).to(base.dtype)
     # A 4-bit layer's output may be a view, which autograd forbids to overwrite.
