@@ -15,8 +15,9 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from ftcli.core.artifacts import digest_records, file_records
 from ftcli.core.config import StageConfig
-from ftcli.core.events import Events
+from ftcli.core.events import Events, Sink
 from ftcli.core.stage import Artifact, Context, Kind, Stage
+from ftcli.core.stop import Stop
 from ftcli.data.rows import Row, write_jsonl
 from tests.tiny import messages_row, preference_row, write_tiny_model
 
@@ -57,17 +58,20 @@ def run_stage(
     stage: Stage[Any],
     folder: Path,
     inputs: Mapping[str, Artifact | tuple[Artifact, ...]],
+    *,
+    sink: Sink = lambda event: None,
+    stop: Stop | None = None,
     **settings: Any,
 ) -> Context[Any]:
     """Run ``stage`` in ``folder/out`` with ``folder/scratch``, in this process; return its context.
 
-    Running again with the same folder resumes from what scratch holds, as a worker does after a crash.
+    Running again with the same folder resumes from what scratch holds, as a worker does after a crash. ``sink`` hears its events.
     """
     config: StageConfig = stage.config(**settings)
     out, scratch = folder / "out", folder / "scratch"
     out.mkdir(parents=True, exist_ok=True)
     scratch.mkdir(parents=True, exist_ok=True)
     many = {name: item if isinstance(item, tuple) else (item,) for name, item in inputs.items()}
-    context = Context(config, many, out, scratch, Events(scratch))
+    context = Context(config, many, out, scratch, Events(scratch, sink), stop or Stop())
     stage.run(context)
     return context

@@ -19,7 +19,9 @@ PIPELINE: dict[str, tuple[str, str]] = {
     "status": ("ftcli.cli.pipeline:status", "Show what a run directory holds."),
     "lineage": ("ftcli.cli.pipeline:lineage", "Show what each result was made from."),
     "verify": ("ftcli.cli.pipeline:verify", "Rehash a run directory and name what changed."),
+    "inspect-mask": ("ftcli.cli.inspect_mask:inspect_mask", "Show which tokens are trained on; check the template."),
     "diff": ("ftcli.cli.diff:diff", "Compare two results of prep: settings, counts, rows."),
+    "chat": ("ftcli.cli.chat:chat", "Talk to a model, or to two side by side."),
 }
 
 
@@ -80,7 +82,7 @@ def root(
 
 def main() -> None:
     """Entry point. A user's mistake is one message and an exit code; anything else keeps its traceback."""
-    from ftcli.core.errors import DISK_ERRORS, INTERRUPTED, DiskError, FtcliError
+    from ftcli.core.errors import DISK_ERRORS, INTERRUPTED, DiskError, FtcliError, Stopped
 
     try:
         try:
@@ -92,7 +94,7 @@ def main() -> None:
             print("interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
         raise
     except FtcliError as error:
-        print(f"error: {error.message}", file=sys.stderr)
+        print(f"{'' if isinstance(error, Stopped) else 'error: '}{error.message}", file=sys.stderr)
         if error.hint:
             print(f"hint: {error.hint}", file=sys.stderr)
         sys.exit(error.exit_code)

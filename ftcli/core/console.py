@@ -1,4 +1,4 @@
-"""Show a running stage to people, on stderr: a live bar on a terminal, one plain line every 30 seconds elsewhere."""
+"""Show a running stage to people, on stderr: a live view on a terminal, one plain line every 30 seconds elsewhere."""
 
 from __future__ import annotations
 
@@ -8,17 +8,10 @@ from collections.abc import Mapping
 from typing import TextIO
 
 from rich.console import Console as RichConsole
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TaskID,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
 
+from ftcli.core.curve import figure
 from ftcli.core.events import Event
+from ftcli.core.live import LiveView
 
 PLAIN_EVERY_S = 30.0
 UNITS = {"tokens_per_s": "tok/s", "rows_per_s": "rows/s", "samples_per_s": "samples/s"}
@@ -30,23 +23,17 @@ def shown_text(shown: Mapping[str, float | int | str | None]) -> str:
     for name, value in shown.items():
         if value is None:
             continue
-        text = _figure(value) if isinstance(value, float) else str(value)
+        text = figure(value) if isinstance(value, float) else str(value)
         parts.append(f"{text} {UNITS[name]}" if name in UNITS else f"{name} {text}")
     return "  ".join(parts)
 
 
-def _figure(value: float) -> str:
-    """Four digits, but never ``1.235e+04``."""
-    return f"{value:.0f}" if 1e4 <= abs(value) < 1e12 else f"{value:.4g}"
-
-
 class Console:
-    """Prints decisions, notes and progress. Use as a context manager, so that a live bar is always taken down."""
+    """Prints decisions, notes and progress. Use as a context manager, so that a live view is always taken down."""
 
     def __init__(self, stream: TextIO | None = None) -> None:
         self._rich = RichConsole(file=stream or sys.stderr, highlight=False, soft_wrap=True, emoji=False)
-        self._progress: Progress | None = None
-        self._tasks: dict[str, TaskID] = {}
+        self._view: LiveView | None = None
         self._started: dict[str, tuple[float, int]] = {}
         self._printed: dict[str, float] = {}
 
@@ -61,28 +48,16 @@ class Console:
         self._rich.print(text, markup=False)
 
     def sink(self, event: Event) -> None:
-        """Show one event of a stage; metrics events are not shown, their file is the place to look."""
+        """Show one event of a stage. Of metrics, a terminal shows a curve; their file is the place to look."""
+        if self._view is None and self._rich.is_terminal and not self._rich.is_dumb_terminal:
+            self._view = LiveView(self._rich)
         if event["event"] == "note":
             self._rich.print(f"  {event['text']}", markup=False)
+        elif event["event"] == "metrics" and self._view is not None:
+            self._view.add(event)
         elif event["event"] == "progress":
-            show = self._live if self._rich.is_terminal else self._plain
+            show = self._plain if self._view is None else self._view.move
             show(str(event["task"]), int(event["done"]), int(event["total"]), shown_text(event["shown"]))
-
-    def _live(self, task: str, done: int, total: int, text: str) -> None:
-        if self._progress is None:
-            self._progress = Progress(
-                TextColumn("  {task.description}"),
-                BarColumn(bar_width=24),
-                MofNCompleteColumn(),
-                TimeElapsedColumn(),
-                TimeRemainingColumn(),
-                TextColumn("{task.fields[shown]}"),
-                console=self._rich,
-            )
-            self._progress.start()
-        if task not in self._tasks:
-            self._tasks[task] = self._progress.add_task(task, total=total, shown=text)
-        self._progress.update(self._tasks[task], completed=done, total=total, shown=text)
 
     def _plain(self, task: str, done: int, total: int, text: str) -> None:
         clock = time.monotonic()
@@ -96,9 +71,8 @@ class Console:
         self._rich.print(f"  {task} {done}/{total}  {text}{remaining}".rstrip(), markup=False)
 
     def _clear(self) -> None:
-        if self._progress is not None:
-            self._progress.stop()
-        self._progress = None
-        self._tasks.clear()
+        if self._view is not None:
+            self._view.stop()
+        self._view = None
         self._started.clear()
         self._printed.clear()

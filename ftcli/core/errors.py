@@ -70,6 +70,12 @@ class DiskError(FtcliError):
     exit_code = 74
 
 
+class Stopped(FtcliError):
+    """A signal asked the stage to stop; it saved what it had, and the same command goes on from there."""
+
+    exit_code = 75
+
+
 class Corrupt(FtcliError):
     """An artifact is not what its record says."""
 
@@ -78,7 +84,7 @@ class Corrupt(FtcliError):
 
 BY_EXIT_CODE: dict[int, type[FtcliError]] = {
     cls.exit_code: cls
-    for cls in (StageFailed, UsageError, Busy, GateFailed, BadData, OutOfMemory, Diverged, DiskError, Corrupt)
+    for cls in (StageFailed, UsageError, Busy, GateFailed, BadData, OutOfMemory, Diverged, DiskError, Stopped, Corrupt)
 }
 """Lets the controller raise again what a worker reported by its exit code."""
 

@@ -13,8 +13,19 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from ftcli.core.artifacts import write_json
+
+FACTS = "facts.json"
 Event = dict[str, Any]
 Sink = Callable[[Event], None]
+
+
+def facts_so_far(folder: Path) -> dict[str, Any]:
+    """What a stage had summarized in ``folder`` when it was killed."""
+    try:
+        return dict(json.loads((folder / FACTS).read_text(encoding="utf-8")))
+    except (OSError, ValueError):
+        return {}
 
 
 def _silent(event: Event) -> None:
@@ -67,8 +78,12 @@ class Events:
         self._sink({"event": "note", "text": text})
 
     def summarize(self, values: Mapping[str, Any]) -> None:
-        """Add to the stage's own record in stage.json (``facts``): final metrics, seconds, peak memory, counts."""
+        """Add to the stage's own record in stage.json (``facts``): final metrics, seconds, peak memory, counts.
+
+        Kept in the folder too, for whoever asks after the worker was killed (`facts_so_far`).
+        """
         self._summary.update(values)
+        write_json(self.path.with_name(FACTS), self._summary)
 
     @property
     def summary(self) -> dict[str, Any]:

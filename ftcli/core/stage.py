@@ -14,6 +14,7 @@ from typing import Any, Generic, TypeVar
 from ftcli.core.config import StageConfig
 from ftcli.core.errors import UsageError
 from ftcli.core.events import Events
+from ftcli.core.stop import Stop
 
 C = TypeVar("C", bound=StageConfig)
 C_co = TypeVar("C_co", bound=StageConfig, covariant=True)
@@ -51,7 +52,8 @@ class Artifact:
     """An input that was found and digested. ``base`` is the model that an adapter belongs to.
 
     ``ref`` is what the user wrote, with hub ids pinned to a commit. ``facts`` repeats what the producing stage recorded
-    of its own making (seconds, peak memory, trainable share); they are no part of the digest.
+    of its own making (seconds, peak memory, trainable share); they are no part of the digest. Nor is ``made``: for an
+    output of a run directory, what is worth telling of its making (`ftcli.pipeline.resolve.making`); else empty.
     """
 
     kind: Kind
@@ -61,6 +63,7 @@ class Artifact:
     label: str = ""
     base: Artifact | None = None
     facts: Mapping[str, Any] = field(default_factory=dict)
+    made: Mapping[str, Any] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -71,6 +74,7 @@ class Artifact:
             "label": self.label,
             "base": self.base.to_json() if self.base else None,
             "facts": dict(self.facts),
+            "made": dict(self.made),
         }
 
     @classmethod
@@ -84,6 +88,7 @@ class Artifact:
             label=data["label"],
             base=cls.from_json(base) if base else None,
             facts=data["facts"],
+            made=data["made"],
         )
 
 
@@ -96,6 +101,8 @@ class Context(Generic[C_co]):
     out: Path
     scratch: Path
     events: Events
+    stop: Stop = field(default_factory=Stop)
+    """A stage that is ``stoppable`` looks at it between its steps, and raises `Stopped` after saving."""
 
     def one(self, name: str) -> Artifact:
         """The single artifact of a required input."""
@@ -131,6 +138,11 @@ class Stage(Generic[C]):
     """One command line for ``--help``."""
     module: str = ""
     """What `run` imports, with all that this takes; a process that will run several stages imports it ahead."""
+    stoppable: bool = False
+    """Whether ``run`` looks at ``ctx.stop``; if not, a signal ends it wherever it is."""
+    leaner: Callable[[C, Mapping[str, Any]], tuple[C, str] | None] | None = None
+    """After memory ran out: from the settings and facts so far, settings that need less and give the same result, with what
+    they change in words; None if there are none left."""
     inspect: Callable[[Context[C]], str] | None = None
     """Says what it sees in the inputs, without writing anything: the flag ``--inspect``."""
 

@@ -7,11 +7,15 @@ import os
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
-from ftcli.core.errors import DiskError, StageFailed
-from ftcli.core.events import Sink
+from ftcli.core.errors import DiskError, OutOfMemory, StageFailed, Stopped
+from ftcli.core.events import Sink, facts_so_far
+from ftcli.core.stop import Stop
+from ftcli.launch.signals import passed_on
 from ftcli.launch.spec import Job, Result
+from ftcli.launch.worker import LESS_MEMORY
 
 ENVIRONMENT = {
     "HF_HUB_DISABLE_TELEMETRY": "1",
@@ -59,6 +63,7 @@ def run_in_process_of_its_own(job: Job, sink: Sink) -> Result:
     ``-P`` keeps the current folder off the worker's module path, where a user's ``evaluate.py`` would hide the library.
     """
     path = job.write()
+    kills = memory_kills()
     read_fd, write_fd = os.pipe()
     with (job.scratch / "log.txt").open("ab") as log:
         process = subprocess.Popen(
@@ -71,13 +76,14 @@ def run_in_process_of_its_own(job: Job, sink: Sink) -> Result:
         )
     os.close(write_fd)
     try:
-        listen(read_fd, sink)
-        code = process.wait()
+        with passed_on(process.pid, stoppable=job.stage().stoppable) as stop:
+            listen(read_fd, sink)
+            code = process.wait()
     except BaseException:
         process.kill()
         process.wait()
         raise
-    return result_of(job, code)
+    return result_of(job, code, stop, kills)
 
 
 def listen(read_fd: int, sink: Sink) -> None:
@@ -88,9 +94,35 @@ def listen(read_fd: int, sink: Sink) -> None:
                 sink(json.loads(line))
 
 
-def result_of(job: Job, code: int) -> Result:
-    """What the worker of ``job`` left; if nothing, what its exit code (negative: a signal) tells."""
-    return Result.read(job.scratch) or _died(code, job.scratch)
+def result_of(job: Job, code: int, stop: Stop, kills: int) -> Result:
+    """What the worker of ``job`` left; if nothing, what its exit code (negative: a signal) tells, together with whether it was
+    asked to stop and how often the kernel had killed for memory (`memory_kills`) before it started."""
+    left = Result.read(job.scratch)
+    if left:
+        return left
+    if stop.asked and code == -signal.SIGTERM:  # before it could listen
+        return Result(Stopped.exit_code, f"stopped by {stop.asked} before the first step", "the same command goes on")
+    if code == -signal.SIGKILL and memory_kills() > kills:
+        text = "the kernel killed the worker when memory ran out"
+        return Result(OutOfMemory.exit_code, text, LESS_MEMORY, facts_so_far(job.scratch))
+    return _died(code, job.scratch)
+
+
+def memory_kills(groups: Path = Path("/sys/fs/cgroup")) -> int:
+    """How many processes of this control group the kernel has killed for want of memory; 0 where it does not tell."""
+    folders = [groups, groups / "memory"]
+    with suppress(OSError):
+        for line in Path("/proc/self/cgroup").read_text(encoding="utf-8").splitlines():
+            _, controllers, own = line.split(":", 2)
+            folders += [
+                folder / own.lstrip("/") for folder in (groups, groups / "memory") if controllers in ("", "memory")
+            ]
+    found = [0]
+    for path in [folder / name for folder in folders for name in ("memory.events", "memory.oom_control")]:
+        with suppress(OSError):
+            values = dict(line.split() for line in path.read_text(encoding="utf-8").splitlines())
+            found.append(int(values.get("oom_kill", 0)))
+    return max(found)
 
 
 def _died(code: int, scratch: Path) -> Result:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ftcli.core.errors import BY_EXIT_CODE, FtcliError
+from ftcli.core.events import FACTS
 from ftcli.core.stage import Artifact, Stage
 
 RESULT = "result.json"
@@ -29,8 +30,9 @@ class Job:
         return load_stage(self.target)
 
     def write(self) -> Path:
-        """Write the job file to scratch, and remove the result of an earlier try."""
-        (self.scratch / RESULT).unlink(missing_ok=True)
+        """Write the job file to scratch, and remove what an earlier try said of itself."""
+        for name in (RESULT, FACTS):
+            (self.scratch / name).unlink(missing_ok=True)
         path = self.scratch / "job.json"
         value = {
             "target": self.target,

@@ -18,13 +18,15 @@ import sys
 from pathlib import Path
 from typing import NoReturn
 
+from ftcli.core.stop import SIGNALS
 from ftcli.launch.worker import work
 
 MESSAGE_BYTES = 2**16
 
 
 def main() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process of the terminal; the controller decides
+    for number in SIGNALS:  # some reach every process of a terminal or a job; the controller decides
+        signal.signal(number, signal.SIG_IGN)
     control = socket.socket(fileno=int(sys.argv[1]))
     for module in sys.argv[2:]:
         importlib.import_module(module)
@@ -52,7 +54,8 @@ def _become_worker(job: Path, controller: int, events: int, log: int) -> NoRetur
     """Go on as `ftcli.launch.process` would have started a worker: stdin is the controller's pipe, output goes to the log."""
     for fd, standard in ((controller, 0), (log, 1), (log, 2)):
         os.dup2(fd, standard)
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+    for number in SIGNALS:
+        signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
     work(job, events)
 
 

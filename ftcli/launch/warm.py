@@ -18,7 +18,16 @@ from typing import TextIO
 
 from ftcli.core.errors import StageFailed
 from ftcli.core.events import Sink
-from ftcli.launch.process import OFFLINE, listen, needs_hub, result_of, run_in_process_of_its_own, worker_environment
+from ftcli.launch.process import (
+    OFFLINE,
+    listen,
+    memory_kills,
+    needs_hub,
+    result_of,
+    run_in_process_of_its_own,
+    worker_environment,
+)
+from ftcli.launch.signals import passed_on
 from ftcli.launch.spec import Job, Result
 
 
@@ -72,16 +81,21 @@ class WarmWorkers:
         return bool(self._ready)
 
     def _run_in_fork(self, job: Job, sink: Sink) -> Result:
+        kills = memory_kills()
         theirs, ours = os.pipe()  # the worker ends when nobody holds our end any more
         try:
             events = self._send(job, theirs)
             pid = self._number()
             try:
-                listen(events, sink)
+                with passed_on(pid, stoppable=job.stage().stoppable) as stop:
+                    listen(events, sink)
+                    code = self._number()
+            except EOFError:
+                raise
             except BaseException:
                 self._end(pid)
                 raise
-            return result_of(job, self._number())
+            return result_of(job, code, stop, kills)
         except (BrokenPipeError, EOFError):
             self._ready = False
             return Result.read(job.scratch) or Result(

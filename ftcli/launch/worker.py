@@ -22,20 +22,28 @@ from typing import Any, NoReturn
 from ftcli.core.errors import DISK_ERRORS, DiskError, FtcliError, OutOfMemory, StageFailed
 from ftcli.core.events import Events, Sink
 from ftcli.core.stage import Context
+from ftcli.core.stop import Stop
 from ftcli.launch.spec import Job, Result
 
 DISK_WORDS = ("No space left on device", "os error 28", "Disk quota exceeded", "Read-only file system")
-MEMORY_WORDS = ("can't allocate memory", "out of memory", "bad_alloc", "Cannot allocate memory")
+LESS_MEMORY = "lower micro_batch_size or max_length, set gradient_checkpointing, or use qlora"
+MEMORY_WORDS = (
+    "can't allocate memory",
+    "out of memory",
+    "bad_alloc",
+    "Cannot allocate memory",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+)
 
 
-def run_job(job: Job, sink: Sink) -> Result:
-    """Run the stage of ``job``; every way it can end becomes a `Result`."""
+def run_job(job: Job, sink: Sink, stop: Stop | None = None) -> Result:
+    """Run the stage of ``job``; every way it can end becomes a `Result`. ``stop`` asks it to save and end early."""
     started = time.monotonic()
     events = Events(job.scratch, sink)
     try:
         stage = job.stage()
         config = stage.config.model_validate(dict(job.config))
-        stage.run(Context(config, job.inputs, job.out, job.scratch, events))
+        stage.run(Context(config, job.inputs, job.out, job.scratch, events, stop or Stop()))
         result = Result(0, facts={**events.summary, **_resources(started)})
     except KeyboardInterrupt:
         raise
@@ -63,7 +71,7 @@ def classify(error: BaseException) -> FtcliError:
     if isinstance(error, MemoryError) or any(word in text for word in MEMORY_WORDS):
         return OutOfMemory(
             f"not enough memory: {error}",
-            "lower micro_batch_size or max_length, set gradient_checkpointing, or use qlora",
+            LESS_MEMORY,
         )
     return StageFailed(text)
 
@@ -87,9 +95,12 @@ def _end_with_controller() -> None:
 def work(path: Path, events_fd: int) -> NoReturn:
     """Do the job at ``path`` and end this process, whose stdin is the controller's pipe."""
     job = Job.read(path)
+    stop = Stop()
+    if job.stage().stoppable:
+        stop.listen()
     pipe = os.fdopen(events_fd, "w", buffering=1, encoding="utf-8")
     threading.Thread(target=_end_with_controller, daemon=True).start()
-    result = run_job(job, lambda event: print(json.dumps(event), file=pipe))
+    result = run_job(job, lambda event: print(json.dumps(event), file=pipe), stop)
     pipe.close()
     # Libraries leave threads behind that crash while the interpreter shuts down; the result is on disk, so leave now.
     with suppress(OSError):

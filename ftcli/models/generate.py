@@ -81,33 +81,44 @@ def generate(
     seed: int = 0,
     batch_size: int = 32,
     on_batch: Callable[[int], None] = lambda done: None,
+    on_token: Callable[[int, int], None] = lambda row, token: None,
 ) -> list[Generation]:
     """Answers to ``prompts`` (token ids), in their order. ``temperature`` 0 is greedy.
 
     ``keys`` name the rows for the sampling seed and must be unique to give independent samples. Rows are batched by length.
-    ``on_batch`` is called with the number of finished rows.
+    ``on_batch`` is called with the number of finished rows, ``on_token`` with the row and each of its tokens, stop token included,
+    as soon as it is chosen. What they raise ends the decoding, and leaves the model as it was.
     """
     order = sorted(range(len(prompts)), key=lambda index: -len(prompts[index]))
     results: list[Generation | None] = [None] * len(prompts)
+    with _evaluating(model):
+        for first in range(0, len(order), batch_size):
+            chosen = order[first : first + batch_size]
+            with adapters_in(model, split_model(model)[0].dtype):
+                rows = _decode(
+                    model,
+                    [prompts[index] for index in chosen],
+                    [row_seed(seed, keys[index]) for index in chosen],
+                    stop_ids,
+                    pad_id,
+                    max_new_tokens,
+                    temperature,
+                    lambda row, token, chosen=chosen: on_token(chosen[row], token),
+                )
+            for index, row in zip(chosen, rows, strict=True):
+                results[index] = row
+            on_batch(min(first + batch_size, len(order)))
+    return [result for result in results if result is not None]
+
+
+@contextmanager
+def _evaluating(model: Any) -> Iterator[None]:
     was_training = model.training
     model.eval()
-    for first in range(0, len(order), batch_size):
-        chosen = order[first : first + batch_size]
-        with adapters_in(model, split_model(model)[0].dtype):
-            rows = _decode(
-                model,
-                [prompts[index] for index in chosen],
-                [row_seed(seed, keys[index]) for index in chosen],
-                stop_ids,
-                pad_id,
-                max_new_tokens,
-                temperature,
-            )
-        for index, row in zip(chosen, rows, strict=True):
-            results[index] = row
-        on_batch(min(first + batch_size, len(order)))
-    model.train(was_training)
-    return [result for result in results if result is not None]
+    try:
+        yield
+    finally:
+        model.train(was_training)
 
 
 @torch.inference_mode()
@@ -119,6 +130,7 @@ def _decode(
     pad_id: int,
     max_new_tokens: int,
     temperature: float,
+    on_token: Callable[[int, int], None],
 ) -> list[Generation]:
     backbone, head = split_model(model)
     device = head.weight.device
@@ -138,6 +150,7 @@ def _decode(
         tokens = _pick(logits, temperature, [generators[row] for row in alive])
         for row, token in zip(alive, tokens, strict=True):
             answers[row].append(token)
+            on_token(row, token)
         keep = [place for place, token in enumerate(tokens) if token not in stop_ids]
         if not keep:
             break

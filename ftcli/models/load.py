@@ -149,12 +149,19 @@ def load_adapter(base: PreTrainedModel, artifact: Artifact, *, trainable: bool =
     return model
 
 
-def save_adapter(model: PeftModel, folder: Path) -> None:
+def save_adapter(model: PeftModel, folder: Path, start: Path | None = None) -> None:
     """Write the adapter ``default`` as a PEFT folder whose bytes depend on the weights alone.
 
-    PEFT writes target modules in the order of a set and adds a model card without content.
+    PEFT writes target modules in the order of a set and adds a model card without content. ``start`` is where an adapter
+    that changed its base when it was made keeps how it began (`ftcli.training.adapters.save_start`): what is written then has
+    twice the rank and belongs to the unchanged base.
     """
-    model.save_pretrained(folder, selected_adapters=["default"], save_embedding_layers=False)
+    model.save_pretrained(
+        folder,
+        selected_adapters=["default"],
+        save_embedding_layers=False,
+        path_initial_model_for_weight_conversion=str(start) if start else None,
+    )
     (folder / "README.md").unlink(missing_ok=True)
     path = folder / "adapter_config.json"
     config = json.loads(path.read_text(encoding="utf-8"))

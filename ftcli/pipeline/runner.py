@@ -18,7 +18,7 @@ from typing import Any
 
 import ftcli
 from ftcli.core.config import StageConfig
-from ftcli.core.errors import Busy, StageFailed, disk_errors
+from ftcli.core.errors import Busy, OutOfMemory, StageFailed, disk_errors
 from ftcli.core.events import Sink
 from ftcli.core.fingerprint import fingerprint, fingerprint_parts
 from ftcli.core.rundir import Published, RunDir, Work, now
@@ -111,7 +111,7 @@ def execute(
                 decision = decide(task, run, force=force)  # another process may have finished it meanwhile
                 if decision.cached is None:
                     say(f"{task.id}: run ({decision.reason})")
-                    return _run(task, run, launch, sink)
+                    return _run(task, run, launch, sink, say)
         say(f"{task.id}: cached")
         _settle(run, decision.cached)
         return decision.cached
@@ -124,12 +124,10 @@ def _settle(run: RunDir, cached: Published) -> None:
             run.settle(cached)
 
 
-def _run(task: Task, run: RunDir, launch: Launcher, sink: Sink) -> Published:
+def _run(task: Task, run: RunDir, launch: Launcher, sink: Sink, say: Callable[[str], None]) -> Published:
     fp12 = task.fp12()
-    work = run.begin(task.id, fp12)
     started = now()
-    config = task.config.model_dump(mode="json")
-    result = launch(Job(task.target, config, task.inputs, work.out, work.scratch), sink)
+    work, result = _launch(task, run, fp12, launch, sink, say)
     if result.exit_code == StageFailed.exit_code:
         raise StageFailed(
             f"{task.id} failed: {result.message}", result.hint or f"the log is {work.scratch / 'log.txt'}"
@@ -141,7 +139,7 @@ def _run(task: Task, run: RunDir, launch: Launcher, sink: Sink) -> Published:
         "version": task.stage.version,
         "fingerprint": fingerprint(task.parts()),
         "parts": task.parts(),
-        "config": config,
+        "config": task.config.model_dump(mode="json"),
         "inputs": {name: [_input_record(item) for item in items] for name, items in task.inputs.items()},
         "facts": dict(result.facts),
         "software": {"ftcli": ftcli.__version__, "python": platform.python_version(), **_library_versions()},
@@ -152,6 +150,24 @@ def _run(task: Task, run: RunDir, launch: Launcher, sink: Sink) -> Published:
     }
     outputs = {name: str(kind) for name, kind in task.stage.outputs.items()}
     return run.publish(work, task.id, fp12, outputs, manifest)
+
+
+def _launch(
+    task: Task, run: RunDir, fp12: str, launch: Launcher, sink: Sink, say: Callable[[str], None]
+) -> tuple[Work, Result]:
+    """Run the stage; after it ran out of memory again, with settings that need less, in a process without leftovers."""
+    config = task.config
+    while True:
+        work = run.begin(task.id, fp12)
+        job = Job(task.target, config.model_dump(mode="json"), task.inputs, work.out, work.scratch)
+        result = launch(job, sink)
+        if result.exit_code != OutOfMemory.exit_code or task.stage.leaner is None:
+            return work, result
+        found = task.stage.leaner(config, result.facts)
+        if found is None:
+            return work, result
+        config, text = found
+        say(f"{task.id}: out of memory; again {text}")
 
 
 def _keep_logs(work: Work) -> None:

@@ -23,18 +23,47 @@ def total_steps(rows: int, global_batch_size: int, num_train_epochs: float, max_
     return max_steps or math.ceil(num_train_epochs * rows / global_batch_size)
 
 
-def row_order(lengths: Sequence[int], global_batch_size: int, steps: int, seed: int) -> list[int]:
-    """Indices of rows for all steps: shuffled passes over the rows, longest first within a step."""
-    generator = torch.Generator().manual_seed(seed)
+def row_order(
+    lengths: Sequence[int],
+    global_batch_size: int,
+    steps: int,
+    seed: int,
+    mixture: Sequence[tuple[Sequence[int], float]] = (),
+) -> list[int]:
+    """Indices of rows for all steps: shuffled passes over the rows, longest first within a step.
+
+    ``mixture`` gives sets of rows and their weights. Then every stretch of the order has its share of each set as
+    nearly as whole rows allow, and each set has passes of its own, so that a small one comes round more often.
+    """
     wanted = steps * global_batch_size
-    order: list[int] = []
-    while len(order) < wanted:
-        order.extend(torch.randperm(len(lengths), generator=generator).tolist())
+    order = _mixed(mixture, wanted, seed) if mixture else _passes(range(len(lengths)), wanted, seed)
     return [
         index
         for first in range(0, wanted, global_batch_size)
         for index in sorted(order[first : first + global_batch_size], key=lambda row: -lengths[row])
     ]
+
+
+def _passes(rows: Sequence[int], wanted: int, seed: int) -> list[int]:
+    """``rows`` shuffled, as often as it takes to have ``wanted`` of them."""
+    generator = torch.Generator().manual_seed(seed)
+    order: list[int] = []
+    while len(order) < wanted:
+        order.extend(rows[place] for place in torch.randperm(len(rows), generator=generator).tolist())
+    return order
+
+
+def _mixed(mixture: Sequence[tuple[Sequence[int], float]], wanted: int, seed: int) -> list[int]:
+    total = sum(weight for _, weight in mixture)
+    shares = [weight / total for _, weight in mixture]
+    taken = [0] * len(mixture)
+    turns = []
+    for count in range(1, wanted + 1):  # the set that is furthest behind its share is next
+        turn = max(range(len(mixture)), key=lambda one: count * shares[one] - taken[one])
+        taken[turn] += 1
+        turns.append(turn)
+    streams = [iter(_passes(rows, count, seed)) for (rows, _), count in zip(mixture, taken, strict=True)]
+    return [next(streams[turn]) for turn in turns]
 
 
 def derive_micro_batch(lengths: Sequence[int], global_batch_size: int, device: torch.device, *, packed: bool) -> int:

@@ -8,7 +8,15 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ftcli.core.errors import BadData
-from ftcli.data.chat import render_answer, render_messages, render_prompt, stop_token_ids
+from ftcli.data.chat import (
+    TemplateFault,
+    generation_eos,
+    render_answer,
+    render_messages,
+    render_prompt,
+    row_name,
+    stop_token_ids,
+)
 
 STOP = "<|im_end|>"
 THINKING = (
@@ -188,6 +196,53 @@ def test_stop_ids_are_those_of_tokenizer_and_generation_config(tokenizer: Any) -
     assert stop_token_ids(tokenizer) == {own}
     assert stop_token_ids(tokenizer, 5) == {own, 5}
     assert stop_token_ids(tokenizer, [5, 6]) == {own, 5, 6}
+
+
+@pytest.mark.parametrize(
+    ("template", "name"),
+    [
+        ("", "no_chat_template"),
+        ("{{ raise_exception('no') }}", "refused"),
+        ("{{ messages[0]['content'] + 1 }}", "refused"),
+        ("{{ 1 / 0 }}", "refused"),
+        ("{{ messages[9]['content'] }}", "refused"),
+        ("{{ messages[0].nothing.content }}", "refused"),
+        ("{% for m in messages %}{{ m['content'] }}{% endfor %}", "missing_end_of_turn"),
+        (
+            "{% if add_generation_prompt %}x{% endif %}{% for m in messages %}{{ m['content'] }}{% endfor %}<|im_end|>",
+            "generation_prompt_differs",
+        ),
+        (THINKING, "rewrites_history"),
+    ],
+)
+def test_a_template_at_fault_is_told_by_name(tokenizer: Any, template: str, name: str) -> None:
+    import copy
+
+    faulty = copy.deepcopy(tokenizer)
+    faulty.chat_template = template
+    answer = turn("assistant", "<think>hm</think>A")
+    with pytest.raises(TemplateFault) as caught:
+        render_messages(faulty, [turn("user", "Q"), answer, turn("user", "R"), answer], stops(tokenizer))
+    assert caught.value.name == name
+    assert caught.value.hint
+
+
+def test_the_ids_that_stop_generation_are_read_without_the_weights(tiny_model: Path, tmp_path: Path) -> None:
+    for name in ("config.json", "generation_config.json"):
+        (tmp_path / name).write_bytes((tiny_model / name).read_bytes())
+    config = tmp_path / "generation_config.json"
+    config.write_text('{"eos_token_id": [2, 7]}')
+    assert generation_eos(tmp_path) == [2, 7]
+    config.write_text("{}")
+    assert generation_eos(tmp_path) is None
+    config.unlink()
+    assert generation_eos(tmp_path) == 2, "that of config.json, as in a loaded model"
+
+
+def test_a_row_is_called_by_its_id_or_its_place() -> None:
+    assert row_name({"id": "r7", "meta": {"file": "a.jsonl", "line": 3}}) == "row r7"
+    assert row_name({"messages": [], "meta": {"file": "a.jsonl", "line": 3}}) == "row a.jsonl:3"
+    assert row_name({"messages": []}) == "row ?"
 
 
 TOOLS = [

@@ -308,6 +308,28 @@ def test_an_interrupt_ends_the_worker_and_exits_130(
     assert RunDir(run).folders() == []
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1])
+def test_a_stage_that_can_stop_exits_75_and_the_same_command_goes_on(number: signal.Signals, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    command = ("long", "--run", run, "--steps", "40")
+    process = subprocess.Popen(
+        toy_command(*command, "--step-seconds", "0.1"),
+        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env=environment(),
+    )
+    wait_for(lambda: any(path.read_text() for path in run.glob(".work/*/scratch/done")))
+    process.send_signal(number)
+    output, errors = process.communicate(timeout=20)
+    assert process.returncode == 75
+    assert "\nstopped by SIGTERM after step" in errors
+    assert "hint: the same command goes on from there" in errors
+    assert output == ""
+    assert RunDir(run).folders() == []
+    assert toy(*command).returncode == 0
+
+
 def test_twenty_stages_at_once_in_one_run_directory(tmp_path: Path) -> None:
     run = RunDir(tmp_path / "run")
 

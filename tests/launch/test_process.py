@@ -1,13 +1,16 @@
 from __future__ import annotations
 
 import json
+import signal
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from ftcli.core.events import Events
 from ftcli.core.stage import Artifact, Kind
-from ftcli.launch.process import run_in_process_of_its_own, worker_environment
+from ftcli.core.stop import Stop
+from ftcli.launch.process import memory_kills, result_of, run_in_process_of_its_own, worker_environment
 from ftcli.launch.spec import Job, Result
 from tests.pipeline.conftest import toy_stages as toy_stages
 
@@ -81,3 +84,28 @@ def test_the_job_file_is_readable(tmp_path: Path) -> None:
     value = json.loads((tmp_path / "scratch" / "job.json").read_text(encoding="utf-8"))
     assert value["target"] == "tests.pipeline.toy:MAKE"
     assert value["config"] == {"text": "ü"}
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("memory.events", "low 0\nhigh 0\nmax 12\noom 3\noom_kill 2\n"),
+        ("memory/memory.oom_control", "oom_kill_disable 0\nunder_oom 0\noom_kill 2\n"),
+    ],
+    ids=["v2", "v1"],
+)
+def test_kills_for_memory_are_counted(name: str, text: str, tmp_path: Path) -> None:
+    assert memory_kills(tmp_path) == 0
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).write_text(text)
+    assert memory_kills(tmp_path) == 2
+
+
+def test_a_worker_killed_for_memory_leaves_what_it_had_said_of_itself(tmp_path: Path) -> None:
+    killed = job(tmp_path)
+    Events(tmp_path / "scratch").summarize({"batch": 4})
+    result = result_of(killed, -signal.SIGKILL, Stop(), kills=-1)  # one more than before
+    assert (result.exit_code, dict(result.facts)) == (71, {"batch": 4})
+    assert result_of(killed, -signal.SIGKILL, Stop(), memory_kills()).exit_code == 1
+    killed.write()
+    assert result_of(killed, -signal.SIGKILL, Stop(), kills=-1).facts == {}

@@ -162,6 +162,27 @@ def test_progress_counts_finished_rows_and_the_mode_of_the_model_is_kept(model: 
     assert run(model, prompts=[], keys=[]) == []
 
 
+def test_tokens_are_told_as_they_come_and_are_those_of_the_answers(model: Any) -> None:
+    told: list[tuple[int, int]] = []
+    options: dict[str, Any] = {"stop_ids": frozenset(range(0, 60, 9)), "batch_size": 2}
+    found = run(model, on_token=lambda row, token: told.append((row, token)), **options)
+    assert found == run(model, **options)
+    assert [[token for place, token in told if place == row] for row in range(5)] == [item.ids for item in found]
+    first_batch = [row for row, _ in told[:4]]
+    assert first_batch == [2, 0, 2, 0], "one token of each row before the next"
+
+
+def test_an_answer_that_is_broken_off_leaves_the_model_as_it_was() -> None:
+    model = make_model().train()
+
+    def stop(row: int, token: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(model, on_token=stop)
+    assert model.training
+
+
 def test_an_adapter_takes_part(model: Any) -> None:
     from peft import LoraConfig, get_peft_model
 

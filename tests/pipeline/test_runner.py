@@ -7,14 +7,14 @@ from typing import Any
 
 import pytest
 
-from ftcli.core.errors import BadData, Busy, StageFailed
+from ftcli.core.errors import BadData, Busy, OutOfMemory, StageFailed
 from ftcli.core.rundir import Published, RunDir
 from ftcli.core.stage import Artifact, Kind
 from ftcli.launch.inline import run_inline
 from ftcli.launch.spec import Job, Result
 from ftcli.pipeline.resolve import from_published
 from ftcli.pipeline.runner import Decision, Task, decide, execute
-from tests.pipeline.toy import MAKE, join_task, make_task
+from tests.pipeline.toy import MAKE, join_task, long_task, make_task
 
 
 def run_it(task: Task, run: RunDir, said: list[str] | None = None, **options: Any) -> Published:
@@ -179,3 +179,31 @@ def test_damage_of_the_same_size_is_left_to_verify(tmp_path: Path) -> None:
     path.write_text("")
     damaged = f"its output is damaged: data/train.jsonl: 0 bytes, recorded {size}"
     assert decide(make_task(), run) == Decision(True, damaged)
+
+
+def test_out_of_memory_is_tried_again_with_less(tmp_path: Path) -> None:
+    said: list[str] = []
+    item = run_it(long_task(room=2), RunDir(tmp_path), said)
+    assert said == [
+        "long: run (first time)",
+        "long: out of memory; again with batch 4",
+        "long: out of memory; again with batch 2",
+    ]
+    assert item.manifest["config"]["batch"] == 8  # what was asked for
+    assert item.manifest["facts"]["batch"] == 2  # what was used
+
+
+def test_out_of_memory_with_nothing_left_to_save_is_an_error(tmp_path: Path) -> None:
+    run, said = RunDir(tmp_path), []
+    with pytest.raises(OutOfMemory, match="1 rows") as raised:
+        run_it(long_task(room=0), run, said)
+    assert raised.value.exit_code == 71
+    assert said[-1] == "long: out of memory; again with batch 1"
+    assert run.folders() == []
+
+
+def test_a_stage_without_a_leaner_way_is_not_tried_again(tmp_path: Path) -> None:
+    said: list[str] = []
+    with pytest.raises(OutOfMemory):
+        run_it(make_task(room=2), RunDir(tmp_path), said)
+    assert said == ["make: run (first time)"]

@@ -1,5 +1,5 @@
-"""Two stages without heavy imports, so that the controller can be tested in milliseconds: ``make`` writes rows step by step and
-can go on from scratch, ``join`` reads them."""
+"""Stages without heavy imports, so that the controller can be tested in milliseconds: ``make`` writes rows step by step and
+can go on from scratch, ``long`` does the same and stops when asked to, ``join`` reads them."""
 
 from __future__ import annotations
 
@@ -7,13 +7,15 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
 from ftcli.core.config import ExecOnly, StageConfig
-from ftcli.core.errors import BadData
+from ftcli.core.errors import BadData, Stopped
 from ftcli.core.stage import Artifact, Context, Input, Kind, Stage
 from ftcli.data.rows import write_jsonl
 from ftcli.pipeline.runner import Task
@@ -21,6 +23,7 @@ from ftcli.pipeline.runner import Task
 ROOT = Path(__file__).parents[2]
 TOY_STAGES = {
     "make": ("tests.pipeline.toy:MAKE", "Write some rows."),
+    "long": ("tests.pipeline.toy:LONG", "Write some rows, and stop when asked to."),
     "join": ("tests.pipeline.toy:JOIN", "Read some rows."),
 }
 
@@ -44,6 +47,10 @@ class MakeConfig(StageConfig):
     """How to fail at the second step, once."""
     step_seconds: Annotated[float, ExecOnly()] = 0.0
     """Pause of each step."""
+    batch: Annotated[int, ExecOnly()] = 8
+    """Rows held in memory at once."""
+    room: int = 8
+    """Rows for which there is memory."""
 
 
 def make(ctx: Context[MakeConfig]) -> None:
@@ -55,6 +62,11 @@ def make(ctx: Context[MakeConfig]) -> None:
         if step == 2:
             fail_once(ctx, config.fail)
         time.sleep(config.step_seconds)
+        ctx.events.summarize({"batch": config.batch})
+        if config.batch > config.room:
+            raise MemoryError(f"{config.batch} rows")
+        if ctx.stop.asked:
+            raise Stopped(f"stopped by {ctx.stop.asked} after step {step - 1}", "the same command goes on from there")
         ctx.events.metrics(step, {"toy/value": step * (config.scale or 1.0)})
         ctx.events.progress("make", step, config.steps, loss=1 / step)
         mark.write_text(str(step))
@@ -93,6 +105,12 @@ def join(ctx: Context[StageConfig]) -> None:
 
 
 MAKE = Stage("make", MakeConfig, {}, {"data": Kind.DATA}, make, example="ftcli make --text hello")
+def halved(config: MakeConfig, facts: Mapping[str, Any]) -> tuple[MakeConfig, str] | None:
+    half = facts["batch"] // 2
+    return (config.model_copy(update={"batch": half}), f"with batch {half}") if half else None
+
+
+LONG = replace(MAKE, name="long", stoppable=True, leaner=halved)
 JOIN = Stage(
     "join",
     StageConfig,
@@ -107,6 +125,10 @@ JOIN = Stage(
 
 def make_task(id: str = "make", **settings: Any) -> Task:
     return Task(id, "tests.pipeline.toy:MAKE", MAKE, MakeConfig(**settings), {})
+
+
+def long_task(**settings: Any) -> Task:
+    return Task("long", "tests.pipeline.toy:LONG", LONG, MakeConfig(**settings), {})
 
 
 def join_task(*items: Artifact, id: str = "join", **settings: Any) -> Task:

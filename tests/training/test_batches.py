@@ -58,3 +58,29 @@ def test_padding_counts_where_rows_are_not_packed() -> None:
     assert derive_micro_batch(lengths, 4, torch.device("cpu"), packed=True) == 4  # 930 and 1,020 tokens
     assert derive_micro_batch(lengths, 4, torch.device("cpu"), packed=False) == 1  # two rows would be 1,800
     assert derive_micro_batch([*lengths[:4], 500, 500, 20, 10], 4, torch.device("cpu"), packed=True) == 2
+
+
+@given(
+    sizes=st.lists(st.integers(1, 12), min_size=1, max_size=4),
+    weights=st.lists(st.floats(0.1, 10), min_size=4, max_size=4),
+    batch=st.integers(1, 9),
+    steps=st.integers(1, 12),
+)
+def test_a_mixture_takes_its_shares_and_every_set_in_passes(
+    sizes: list[int], weights: list[float], batch: int, steps: int
+) -> None:
+    ends = [sum(sizes[: place + 1]) for place in range(len(sizes))]
+    sets = [range(end - size, end) for size, end in zip(sizes, ends, strict=True)]
+    order = row_order([1] * sum(sizes), batch, steps, 3, list(zip(sets, weights, strict=False)))
+    total = sum(weights[: len(sizes)])
+    for rows, weight in zip(sets, weights, strict=False):
+        taken = [row for row in order if row in rows]
+        assert abs(len(taken) - len(order) * weight / total) < len(sizes)
+        counts = [taken.count(row) for row in rows]
+        assert max(counts) - min(counts) <= 1
+
+
+def test_a_mixture_of_three_to_one_is_so_in_every_step_of_four() -> None:
+    order = row_order([1] * 50, 4, 20, 3, [(range(40), 3.0), (range(40, 50), 1.0)])
+    assert all(sum(row < 40 for row in order[first : first + 4]) == 3 for first in range(0, 80, 4))
+    assert sorted(row for row in order if row >= 40) == sorted([*range(40, 50)] * 2)  # 20 rows of the small set

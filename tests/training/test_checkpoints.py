@@ -1,9 +1,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
+from ftcli.core.errors import DiskError
 from ftcli.training import checkpoints
 
 
@@ -42,3 +45,26 @@ def test_a_torn_checkpoint_of_the_same_step_is_replaced(tmp_path: Path) -> None:
     written(tmp_path / "all" / "step-3", "half")
     sealed = checkpoints.seal(written(tmp_path / "staging", "good"), tmp_path / "all", 3, {})
     assert (sealed / "weights").read_text() == "good"
+
+
+def disk_with(free_bytes: int) -> Any:
+    return lambda path: SimpleNamespace(f_bavail=free_bytes // 4096, f_frsize=4096)
+
+
+def test_a_checkpoint_is_not_begun_without_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "checkpoints"
+    monkeypatch.setattr("os.statvfs", disk_with(10 * 2**20))
+    checkpoints.require_space(folder, 9 * 2**20)
+    with pytest.raises(DiskError, match=r"takes about 11 MiB, 10 MiB are free$") as raised:
+        checkpoints.require_space(folder, 10 * 2**20)
+    assert "free some space" in raised.value.hint
+
+
+def test_the_last_checkpoint_tells_how_much_room_the_next_one_needs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    staged = written(tmp_path / "written", "x" * 20 * 2**20)
+    checkpoints.seal(staged, tmp_path / "checkpoints", 2, {})
+    monkeypatch.setattr("os.statvfs", disk_with(10 * 2**20))
+    with pytest.raises(DiskError, match="takes about 22 MiB, 10 MiB are free; the checkpoint of step 2 is kept"):
+        checkpoints.require_space(tmp_path / "checkpoints", 1)

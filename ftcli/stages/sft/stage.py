@@ -2,12 +2,13 @@
 
 sft trains all weights. lora trains small adapters beside the frozen weights, a percent or so of their number; qlora
 does the same with the frozen weights in 4 bits, for models that would not fit otherwise. lora and qlora train an
-adapter further when given one. A run that was interrupted goes on from its last checkpoint."""
+adapter further when given one. A run that was interrupted goes on from its last checkpoint; SIGINT, SIGTERM and SIGUSR1
+make it save one and end with code 75."""
 
 from __future__ import annotations
 
 from ftcli.core.stage import Context, Input, Kind, Stage
-from ftcli.stages.sft.config import LoraConfig, QloraConfig, SftConfig
+from ftcli.stages.sft.config import LoraConfig, QloraConfig, SftConfig, leaner
 
 
 def run(ctx: Context[SftConfig]) -> None:
@@ -16,7 +17,7 @@ def run(ctx: Context[SftConfig]) -> None:
     train(ctx)
 
 
-_DATA = Input(Kind.DATA, "chat rows (messages), from prep")
+_DATA = Input(Kind.DATA, "chat rows (messages), from prep", many=True)
 _OUTPUTS = {"model": Kind.MODEL}
 _CONTINUE = "the model to start from; an adapter is trained further"
 
@@ -27,7 +28,9 @@ SFT = Stage(
     outputs=_OUTPUTS,
     run=run,
     module="ftcli.stages.sft.train",
-    version=2,
+    version=3,
+    stoppable=True,
+    leaner=leaner,
     example="ftcli sft --run runs/first --model demo:smollm2 --data prep.data --learning-rate 2e-5",
 )
 LORA = Stage(
@@ -37,7 +40,9 @@ LORA = Stage(
     outputs=_OUTPUTS,
     run=run,
     module="ftcli.stages.sft.train",
-    version=2,
+    version=3,
+    stoppable=True,
+    leaner=leaner,
     example="ftcli lora --run runs/first --model demo:smollm2 --data prep.data --lora-r 16 --learning-rate 2e-4",
 )
 QLORA = Stage(
@@ -47,6 +52,8 @@ QLORA = Stage(
     outputs=_OUTPUTS,
     run=run,
     module="ftcli.stages.sft.train",
-    version=2,
+    version=3,
+    stoppable=True,
+    leaner=leaner,
     example="ftcli qlora --run runs/first --model demo:smollm2 --data prep.data --lora-r 16 --learning-rate 2e-4",
 )

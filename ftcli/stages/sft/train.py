@@ -8,20 +8,28 @@ qlora in 4 bits (arXiv 2305.14314).
 
 from __future__ import annotations
 
+import importlib.util
+import os
 import shutil
+from collections import Counter
+from collections.abc import Iterable
+from itertools import accumulate
+from pathlib import Path
 from typing import Any
 
 import torch
 from datasets import Dataset, Features, Value
 from datasets import Sequence as Column
 from transformers import AutoConfig, set_seed
+from transformers.integrations import INTEGRATION_TO_CALLBACK
 from trl import SFTConfig
 
 from ftcli.core.config import non_default
-from ftcli.core.errors import BadData, UsageError
+from ftcli.core.errors import BadData, Stopped, UsageError
 from ftcli.core.stage import Artifact, Context
 from ftcli.data.chat import stop_token_ids
-from ftcli.data.rows import RowType, read_split
+from ftcli.data.rows import Row, RowType, read_split
+from ftcli.data.template_doctor import check_template, require_healthy
 from ftcli.models.load import (
     is_adapter,
     load_adapter,
@@ -34,13 +42,27 @@ from ftcli.models.load import (
 )
 from ftcli.models.packing import takes_packed_rows
 from ftcli.stages.sft.config import LoraConfig, QloraConfig, SftConfig
-from ftcli.stages.sft.encode import Encoded, encode
+from ftcli.stages.sft.encode import Dropped, Encoded, encode
 from ftcli.training import checkpoints
-from ftcli.training.adapters import add_lora
+from ftcli.training.adapters import add_lora, save_start, widen_trained_modules
 from ftcli.training.batches import derive_micro_batch, row_order, total_steps
-from ftcli.training.callbacks import Reporter
+from ftcli.training.callbacks import Reporter, Stopping
+from ftcli.training.hardware import (
+    Choice,
+    choose_attention,
+    choose_checkpointing,
+    choose_compile,
+    choose_liger,
+    choose_optimizer,
+    peak_flops,
+    step_flops,
+    this_machine,
+)
 from ftcli.training.tally import Tally
 from ftcli.training.trainer import AnswerTrainer
+
+TRACKING = "tracking"
+"""Where trackers without a server write, in scratch and, once published, in the output."""
 
 
 def train(ctx: Context[SftConfig]) -> None:
@@ -48,27 +70,54 @@ def train(ctx: Context[SftConfig]) -> None:
     config, source = ctx.config, ctx.one("model")
     device = pick_device()
     dtype = pick_dtype(config.precision, device)
+    trackers = _trackers(ctx)
 
-    train_rows = read_split(ctx.one("data").path, "train", RowType.MESSAGES)
-    val_rows = read_split(ctx.one("data").path, "validation", RowType.MESSAGES, limit=config.eval_rows)
-    if not train_rows:
-        raise BadData(
-            f"{ctx.one('data').ref}: no train rows", "give prep more rows, or a smaller validation and test share"
-        )
-
+    train_rows = _read(ctx, "train")
     tokenizer = load_tokenizer_of(source)
     set_seed(config.seed)  # new adapters are random
-    model = _load(ctx, dtype, device)
+    machine = this_machine(device)
+    model, start = _load(ctx, dtype, device)
     stop_ids = stop_token_ids(tokenizer, model.generation_config.eos_token_id)
-    rows = encode(tokenizer, train_rows, stop_ids, config.max_length)
-    validation = encode(tokenizer, val_rows, stop_ids, config.max_length)
+    findings = check_template(
+        tokenizer, stop_ids, [row for found in train_rows for row in found], model.generation_config.eos_token_id
+    )
+    require_healthy(findings)
+    for finding in findings:
+        if finding.level == "warning":  # `ftcli inspect-mask` shows all
+            ctx.events.note(f"chat template: {finding.seen}; {finding.fix}")
+    sets = [encode(tokenizer, found, stop_ids, config.max_length, config.too_long) for found in train_rows]
+    rows = _joined(sets)
+    validation = _joined(
+        encode(tokenizer, found, stop_ids, config.max_length, config.too_long)
+        for found in _read(ctx, "validation", limit=config.eval_rows)
+    )
     _report_lengths(ctx, rows)
 
     steps = total_steps(len(rows.lengths), config.global_batch_size, config.num_train_epochs, config.max_steps)
-    order = row_order(rows.lengths, config.global_batch_size, steps, config.seed)
-    micro = config.micro_batch_size or derive_micro_batch(
-        [rows.lengths[row] for row in order], config.global_batch_size, device, packed=takes_packed_rows(model)
-    )
+    order = row_order(rows.lengths, config.global_batch_size, steps, config.seed, _mixture(ctx, sets))
+    ordered = [rows.lengths[row] for row in order]
+    packed = takes_packed_rows(model)
+    micro = config.micro_batch_size or derive_micro_batch(ordered, config.global_batch_size, device, packed=packed)
+    total, trainable = _sizes(model)
+    shape = model.config.get_text_config()
+    choices = {
+        "attention": choose_attention(
+            config.attn_implementation, packs=packed, compiled=bool(config.torch_compile)
+        ),
+        "optim": choose_optimizer(config.optim, machine, four_bit=isinstance(config, QloraConfig)),
+        "gradient_checkpointing": choose_checkpointing(
+            config.gradient_checkpointing,
+            machine,
+            state_bytes=sum(weight.nbytes for weight in model.parameters()) + 12 * trainable,
+            tokens=max(sum(ordered[first : first + micro]) for first in range(0, len(ordered), micro)),
+            layers=shape.num_hidden_layers,
+            hidden=shape.hidden_size,
+            vocabulary=shape.vocab_size,
+        ),
+        "torch_compile": choose_compile(config.torch_compile),
+        "use_liger_kernel": choose_liger(config.use_liger_kernel, machine),
+    }
+    _report_choices(ctx, choices, micro, total, trainable)
     staging = ctx.scratch / "staging"
     shutil.rmtree(staging, ignore_errors=True)  # what a killed run was writing
     arguments = SFTConfig(
@@ -82,12 +131,18 @@ def train(ctx: Context[SftConfig]) -> None:
         train_sampling_strategy="sequential",
         dataset_kwargs={"skip_prepare_dataset": True},
         lr_scheduler_type=config.lr_scheduler_type,
+        lr_scheduler_kwargs=config.lr_scheduler_kwargs or {},
         warmup_steps=config.warmup_steps,
         weight_decay=config.weight_decay,
         max_grad_norm=config.max_grad_norm,
-        bf16=dtype is torch.bfloat16 and not isinstance(config, LoraConfig),
+        optim=choices["optim"].value,
+        # Where everything trained lies beside frozen weights, those are held in bfloat16 and nothing is cast.
+        bf16=dtype is torch.bfloat16 and (not isinstance(config, LoraConfig) or bool(config.lora_modules_to_save)),
         use_cpu=device.type == "cpu",
-        gradient_checkpointing=config.gradient_checkpointing,
+        gradient_checkpointing=choices["gradient_checkpointing"].value,
+        torch_compile=choices["torch_compile"].value,
+        use_liger_kernel=choices["use_liger_kernel"].value,
+        liger_kernel_config={"cross_entropy": False, "fused_linear_cross_entropy": False},  # the loss is our own
         use_cache=model.config.use_cache,  # else the trainer would change what is saved
         eval_strategy="steps" if validation.lengths else "no",
         eval_steps=config.eval_steps or steps,
@@ -96,7 +151,8 @@ def train(ctx: Context[SftConfig]) -> None:
         logging_steps=config.logging_steps,
         logging_nan_inf_filter=False,
         dataloader_pin_memory=device.type != "cpu",
-        report_to="none",
+        report_to=list(trackers) or "none",
+        run_name=f"{ctx.out.parent.name}",
         disable_tqdm=True,
     )
     resume = checkpoints.newest(ctx.scratch / "checkpoints")
@@ -104,6 +160,9 @@ def train(ctx: Context[SftConfig]) -> None:
     ctx.events.rewind(resume[1] if resume else 0)
     if resume:
         ctx.events.note(f"going on after step {resume[1]} of {steps}")
+    if ctx.stop.asked:
+        raise Stopped(f"stopped by {ctx.stop.asked} before the first step", "the same command goes on")
+    stopping = Stopping(ctx.stop)
     trainer = AnswerTrainer(
         model=model,
         args=arguments,
@@ -111,38 +170,136 @@ def train(ctx: Context[SftConfig]) -> None:
         validation=_columns(validation) if validation.lengths else None,
         tokenizer=tokenizer,
         tally=tally,
-        checkpoint_folder=ctx.scratch / "checkpoints",
-        callbacks=[Reporter(ctx.events, tally)],
+        events=ctx.events,
+        scratch=ctx.scratch,
+        callbacks=[Reporter(ctx.events, tally, step_flops(1, total, trainable), peak_flops(device)), stopping],
+        neftune_noise_alpha=config.neftune_noise_alpha,
+        keeps_best=config.keeps_best,
+        patience=config.early_stopping_patience,
     )
     trainer.train(resume_from_checkpoint=str(resume[0]) if resume else None)
-    _save(ctx, model, tokenizer)
-    _summarize(ctx, model, rows, validation, tally)
+    if stopping.is_early:
+        raise Stopped(
+            f"stopped by {ctx.stop.asked} after step {trainer.state.global_step} of {steps}, with a checkpoint",
+            "the same command goes on from there",
+        )
+    if config.keeps_best:
+        trainer.restore_best()
+    trainer.require_finite()
+    _save(ctx, model, tokenizer, start)
+    _summarize(ctx, rows, validation, tally, trainer.state.global_step)
 
 
-def _load(ctx: Context[SftConfig], dtype: torch.dtype, device: torch.device) -> Any:
-    """The model with what is to be trained in float32 and requiring gradients, the rest frozen."""
+def _read(ctx: Context[SftConfig], split: str, limit: int | None = None) -> list[list[Row]]:
+    """The rows of each data input."""
+    sets = [read_split(item.path, split, RowType.MESSAGES, limit=limit) for item in ctx.many("data")]
+    empty = [item.ref for item, found in zip(ctx.many("data"), sets, strict=True) if not found]
+    if split == "train" and empty:
+        raise BadData(
+            f"{', '.join(empty)}: no train rows", "give prep more rows, or a smaller validation and test share"
+        )
+    return sets
+
+
+def _load(ctx: Context[SftConfig], dtype: torch.dtype, device: torch.device) -> tuple[Any, Path | None]:
+    """The model with what is to be trained in float32 and requiring gradients, the rest frozen; and where it is kept how
+    adapters started, if that is needed to save them (`save_start`)."""
     config, source = ctx.config, ctx.one("model")
+    packing = config.attn_implementation == "packed" or (
+        config.attn_implementation == "auto" and not config.torch_compile
+    )
     if not isinstance(config, LoraConfig):
         if is_adapter(source.path):
             raise UsageError(
                 f"{source.ref} is an adapter; sft trains all weights of a whole model",
                 "train it further with `ftcli lora`, or give sft the adapter's base",
             )
-        return load_base(source.path, torch.float32, device, packing=True)
+        model = load_base(source.path, torch.float32, device, packing=packing)
+        _use_eager(config, model)
+        return model, None
     quantization, double_quant = _quantization(config)
-    base = load_base((source.base or source).path, dtype, device, quantization, double_quant is not False, packing=True)
+    base = load_base(
+        (source.base or source).path, dtype, device, quantization, double_quant is not False, packing=packing
+    )
+    _use_eager(config, base)
     if source.base is None:
-        return add_lora(
+        adapted = add_lora(
             base,
             r=config.lora_r,
             alpha=config.lora_alpha,
             dropout=config.lora_dropout,
             target_modules=config.lora_target_modules,
+            modules_to_save=config.lora_modules_to_save,
+            use_rslora=config.use_rslora,
+            use_dora=config.use_dora,
+            init=config.init_lora_weights,
         )
+        return adapted, save_start(adapted, ctx.scratch / "start")
     model = load_adapter(base, source, trainable=True)
+    widen_trained_modules(model)
     _check_adapter_settings(config, source, model.peft_config["default"])
     ctx.events.note(f"training the adapter {source.ref} further, with its own rank and target modules")
-    return model
+    return model, None
+
+
+def _joined(parts: Iterable[Encoded]) -> Encoded:
+    """All data inputs as one, in their order."""
+    parts = list(parts)
+    return Encoded(
+        input_ids=[row for part in parts for row in part.input_ids],
+        labels=[row for part in parts for row in part.labels],
+        truncated=sum(part.truncated for part in parts),
+        dropped_by=dict(sum((Counter(part.dropped_by) for part in parts), Counter[Dropped]())),
+        labels_kept=sum(part.labels_kept for part in parts),
+        labels_lost=sum(part.labels_lost for part in parts),
+    )
+
+
+def _mixture(ctx: Context[SftConfig], sets: list[Encoded]) -> list[tuple[range, float]]:
+    """The rows of each data input, as they lie in `_joined`, with its weight; empty if rows count alike."""
+    weights, labels = ctx.config.dataset_weights, [item.label for item in ctx.many("data")]
+    if weights is None:
+        return []
+    if set(weights) != set(labels):
+        raise UsageError(
+            f"dataset_weights are for {', '.join(sorted(weights))}, and the data inputs are {', '.join(labels)}",
+            "give each data input one weight; --data LABEL=REF names it",
+        )
+    ends = list(accumulate(len(part.lengths) for part in sets))
+    return [
+        (range(end - len(part.lengths), end), weights[label])
+        for label, part, end in zip(labels, sets, ends, strict=True)
+    ]
+
+
+def _trackers(ctx: Context[SftConfig]) -> tuple[str, ...]:
+    """The trackers to report to: installed, writing beside the stage's own files, and asking nobody for a login."""
+    for name in ctx.config.report_to:
+        if name not in INTEGRATION_TO_CALLBACK:
+            raise UsageError(
+                f"report_to: no tracker is named {name}",
+                f"transformers knows {', '.join(sorted(INTEGRATION_TO_CALLBACK))}",
+            )
+        if importlib.util.find_spec(name) is None:
+            raise UsageError(f"report_to: {name} is not installed", f"pip install {name}, or leave it out")
+    folder = str(ctx.scratch / TRACKING)
+    for variable, value in {
+        "TENSORBOARD_LOGGING_DIR": folder,
+        "TRACKIO_DIR": folder,
+        "WANDB_DIR": folder,
+        "WANDB_MODE": "online" if os.environ.get("WANDB_API_KEY") else "offline",
+        "WANDB_SILENT": "true",
+        "MLFLOW_TRACKING_URI": f"file:{folder}",
+    }.items():
+        os.environ.setdefault(variable, value)
+    if ctx.config.report_to:
+        (ctx.scratch / TRACKING).mkdir(exist_ok=True)
+    return ctx.config.report_to
+
+
+def _use_eager(config: SftConfig, model: Any) -> None:
+    if config.attn_implementation == "eager":
+        model.set_attn_implementation("eager")
 
 
 def _quantization(config: LoraConfig) -> tuple[str | None, bool | None]:
@@ -170,10 +327,30 @@ def _report_lengths(ctx: Context[SftConfig], rows: Encoded) -> None:
             f"no row has a part of its answer within max_length {limit}", "raise max_length, or shorten prompts in prep"
         )
     if rows.truncated or rows.dropped:
-        share = rows.labels_lost / (rows.labels_kept + rows.labels_lost)
         ctx.events.note(
-            f"max_length {limit}: {rows.truncated} rows cut, {rows.dropped} dropped, {share:.1%} of answer tokens lost"
+            f"max_length {limit}: {rows.truncated} rows cut, {rows.dropped} left out, "
+            f"{rows.share_lost:.1%} of answer tokens lost"
         )
+
+
+def _report_choices(
+    ctx: Context[SftConfig], choices: dict[str, Choice], micro: int, total: int, trainable: int
+) -> None:
+    """Say what was chosen and why, and record it now: what is tried after memory ran out depends on it."""
+    lines = [f"{name} {str(choice.value).lower()} ({choice.reason})" for name, choice in choices.items()]
+    ctx.events.note(f"micro-batches of {micro} rows; {', '.join(lines)}")
+    ctx.events.note(
+        f"training {trainable:,} of {total:,} weights ({trainable / total:.2%}), 1 in {total / trainable:,.0f}"
+    )
+    ctx.events.summarize(
+        {
+            "micro_batch_size": micro,
+            **{name: choice.value for name, choice in choices.items()},
+            "trainable_parameters": trainable,
+            "total_parameters": total,
+            "trainable_share": trainable / total,
+        }
+    )
 
 
 def _columns(rows: Encoded) -> Dataset:
@@ -183,38 +360,48 @@ def _columns(rows: Encoded) -> Dataset:
     )
 
 
-def _save(ctx: Context[SftConfig], model: Any, tokenizer: Any) -> None:
+def _save(ctx: Context[SftConfig], model: Any, tokenizer: Any, start: Path | None) -> None:
     config, source, folder = ctx.config, ctx.one("model"), ctx.output("model")
     tokenizer.save_pretrained(folder)
     if isinstance(config, LoraConfig):
-        save_adapter(model, folder)
+        save_adapter(model, folder, start)
         write_base_record(folder, source.base or source, *_quantization(config))
     else:
         stored = AutoConfig.from_pretrained(source.path).dtype or torch.float32
         model.to(stored).save_pretrained(folder)
 
 
-def _summarize(ctx: Context[SftConfig], model: Any, rows: Encoded, validation: Encoded, tally: Tally) -> None:
-    weights = [(_size(weight), weight.requires_grad) for weight in model.parameters()]
-    total = sum(size for size, _ in weights)
-    trainable = sum(size for size, trains in weights if trains)
+def _summarize(ctx: Context[SftConfig], rows: Encoded, validation: Encoded, tally: Tally, steps: int) -> None:
+    last = {name: value for name, value in tally.last.items() if name in ("train/loss", "val/loss")}
+    if ctx.config.keeps_best and tally.best:
+        last["val/loss"] = tally.best.loss
+        ctx.events.summarize({"best_step": tally.best.step})
     ctx.events.summarize(
         {
-            **{name: value for name, value in tally.last.items() if name in ("train/loss", "val/loss")},
-            "trainable_parameters": trainable,
-            "total_parameters": total,
-            "trainable_share": trainable / total,
+            **last,
+            "steps": steps,
+            "steps_dropped": tally.dropped,
+            "loss_spikes": tally.spikes,
             "tokens": tally.tokens,
             "rows": len(rows.lengths),
             "rows_truncated": rows.truncated,
             "rows_dropped": rows.dropped,
             "labels_lost": rows.labels_lost,
+            "labels_lost_share": rows.share_lost,
             "validation_rows": len(validation.lengths),
             "curves": {name: ctx.events.series(name) for name in ("train/loss", "val/loss")},
             "perf/seconds": round(tally.seconds, 3),
             "perf/tokens_per_s": round(tally.tokens / tally.seconds, 1),
         }
     )
+    if ctx.config.report_to:
+        shutil.copytree(ctx.scratch / TRACKING, ctx.out / TRACKING)
+
+
+def _sizes(model: Any) -> tuple[int, int]:
+    """All weights, and those that are trained."""
+    weights = [(_size(weight), weight.requires_grad) for weight in model.parameters()]
+    return sum(size for size, _ in weights), sum(size for size, trains in weights if trains)
 
 
 def _size(weight: torch.nn.Parameter) -> int:
