@@ -10,6 +10,7 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
+from ftcli.data.gate import one_of
 from ftcli.data.records import Reason, Refused, RowNotes
 from ftcli.data.rows import Row
 from ftcli.data.texts import imitated
@@ -104,6 +105,8 @@ PHRASES = (
         ),
     ),
 )
+GATE = one_of(stem for phrase in PHRASES for stem in phrase.stems)
+"""The pattern of texts in which a stock phrase may be, for `ftcli.data.re2`."""
 PLEASANTRIES = tuple(phrase for phrase in PHRASES if not phrase.spoils)
 QUOTED = re.compile(
     r"```.*?(?:```|\Z)|`[^`\n]+`|\"[^\"\n]*\"|\u201c[^\u201d\n]*\u201d|^[ \t]*>[^\n]*$", re.DOTALL | re.MULTILINE

@@ -25,8 +25,8 @@ MOST_RARITY_BITS = 22
 """Hashes are counted by that many of their upper bits; one count for several only makes the order less sharp."""
 MOST_TEXTS = 1 << 16
 BLOCK_SHINGLES = 1 << 20
-MOST_MATCHES = 1 << 21
-"""Matches of shingles looked at at a time."""
+MOST_MATCHES = 1 << 15
+"""Matches of shingles looked at at a time: their arrays fit a core's cache."""
 SHARED = 4
 """Shingles of the prefixes that a pair shares (l above), or all that it needs if those are fewer. Each makes the prefixes a shingle
 longer and leaves fewer pairs to compare: of 91,000 unlike rows, each was compared with 0.15 in vain for 1, and with 0.02 for 4."""
@@ -70,8 +70,10 @@ class _Index:
     lookup: Lookup
     starts: NDArray[np.int64]
     """Where the texts of each looked-up hash begin in ``texts``, and the end."""
-    texts: NDArray[np.int64]
+    texts: NDArray[np.int32]
     bits: NDArray[np.uint64]
+    most: NDArray[np.int32]
+    """Each text's part of the bound that `_most_apart` describes."""
 
     @classmethod
     def of(cls, held_out: Shingles, threshold: float) -> _Index:
@@ -82,28 +84,34 @@ class _Index:
         order = np.argsort(hashes, kind="stable")
         keys, starts = np.unique(hashes[order], return_index=True)
         starts = np.append(starts, len(order))
-        return cls(threshold, counts, held_out.sizes, Lookup.of(keys), starts, texts[order], _bits(held_out))
+        texts = texts[order].astype(np.int32)  # there are fewer texts than 2^31, and half the bytes to move
+        most = _most_apart(held_out.sizes, threshold)
+        return cls(threshold, counts, held_out.sizes, Lookup.of(keys), starts, texts, _bits(held_out), most)
 
     def candidates(
         self, block: Shingles, ours: NDArray[Any], theirs: NDArray[Any]
     ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
         """Pairs of a held-out text and a text of ``block`` with different labels that may be similar."""
-        near, bits = self._within_reach(block), _bits(block)
-        most_apart = (1 - self.threshold) / (1 + self.threshold)
+        near, bits, most = self._within_reach(block), _bits(block), _most_apart(block.sizes, self.threshold)
         hashes, texts = _prefixes(block.take(near), self.counts, self.threshold)
         match, key = self.lookup.find(hashes)
         first, count = self.starts[key], self.starts[key + 1] - self.starts[key]
         by_text = np.flatnonzero(np.diff(texts[match], prepend=-1, append=-1))  # a text's matches stay together
         for start, stop in slices(np.add.reduceat(count, by_text[:-1]) if len(count) else count, MOST_MATCHES):
             part = slice(by_text[start], by_text[stop])
-            counted = count[part]
+            counted, text = count[part], near[texts[match[part]]]
             begin = np.cumsum(counted) - counted
-            entry = np.arange(counted.sum()) + np.repeat(first[part] - begin, counted)
-            left, right = self.texts[entry], np.repeat(near[texts[match[part]]], counted)
-            total = self.sizes[left] + block.sizes[right]
+            left = self.texts[np.arange(counted.sum()) + np.repeat(first[part] - begin, counted)]
+            # Half of the bits tell nearly all unlike texts apart, the rest is for those that they do not.
+            apart = sum(
+                np.bitwise_count(one[left] ^ np.repeat(other[text], counted))
+                for one, other in zip(self.bits[:2], bits[:2], strict=True)
+            )
+            likely = np.flatnonzero(apart <= self.most[left] + np.repeat(most[text], counted))
+            left, right = left[likely].astype(np.int64), np.repeat(text, counted)[likely]
             # 8 bits a number: all 256 differing counts as none, and the pair is compared.
             apart = sum(np.bitwise_count(one[left] ^ other[right]) for one, other in zip(self.bits, bits, strict=True))
-            is_wanted = (ours[left] != theirs[right]) & (apart <= most_apart * total + ROUNDING)
+            is_wanted = (ours[left] != theirs[right]) & (apart <= self.most[left] + most[right])
             pairs, shared = np.unique(left[is_wanted] << 32 | right[is_wanted], return_counts=True)
             left, right = pairs >> 32, pairs & 0xFFFFFFFF
             needed = self.threshold / (1 + self.threshold) * (self.sizes[left] + block.sizes[right])
@@ -149,3 +157,8 @@ def _bits(shingles: Shingles) -> NDArray[np.uint64]:
     is_set = np.zeros((len(shingles), 256), dtype=bool)
     is_set[np.repeat(np.arange(len(shingles)), shingles.sizes), shingles.values >> np.uint32(24)] = True
     return np.ascontiguousarray(np.packbits(is_set, axis=1).view(np.uint64).T)
+
+
+def _most_apart(sizes: NDArray[np.int64], threshold: float) -> NDArray[np.int32]:
+    """How many shingles two similar texts may not share is at most the sum of these of both: each is rounded up."""
+    return np.ceil((1 - threshold) / (1 + threshold) * sizes).astype(np.int32)

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from itertools import count
 from typing import Any, Literal
 
+from ftcli.data.gate import one_of
 from ftcli.data.personal_kinds import PERSONAL
 from ftcli.data.records import Reason, Refused, RowNotes
 from ftcli.data.rows import Row
@@ -29,6 +30,18 @@ NEEDLES = {
     for digits in (0, 1, 5)
 }
 """The needles of all kinds that a text may hold, by its digits."""
+
+
+def _gate() -> str:
+    """The pattern of texts in which `find` may find something: they have the needles, and the digits, of some kind."""
+    plain, with_digit = one_of(NEEDLES[0]), one_of(needle for needle in NEEDLES[1] if needle not in NEEDLES[0])
+    digit = r"(?-i:[0-9\x{80}-\x{10FFFF}])"  # not ASCII: perhaps a digit of another script
+    run = r"[0-9](?:[ .:()/-]{0,2}[0-9]){4}"  # `DIGIT_RUN`, for RE2 looks ahead of nothing
+    return rf"{plain}|{run}|(?:{with_digit})[\s\S]*{digit}|{digit}[\s\S]*(?:{with_digit})"
+
+
+GATE = _gate()
+"""For `ftcli.data.re2`; other data than texts, such as the arguments of tool calls, must be looked into without asking."""
 
 
 @dataclass(frozen=True, slots=True)

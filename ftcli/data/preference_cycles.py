@@ -12,7 +12,6 @@ from typing import Any, Literal
 
 import numpy as np
 from scipy import sparse
-from scipy.sparse import csgraph
 
 from ftcli.data.rows import Row
 from ftcli.data.texts import said
@@ -37,6 +36,8 @@ def said_by(messages: Iterable[Mapping[str, Any]]) -> str:
 
 def circular_edges(edges: Iterable[Edges]) -> Edges:
     """The edges that lie on a circle: both ends are in one strongly connected component."""
+    from scipy.sparse import csgraph  # noqa: PLC0415  (slow to import, and most data are no preferences)
+
     every = sorted(set().union(*edges))
     number = {text: index for index, text in enumerate(dict.fromkeys(text for edge in every for text in edge))}
     ends = np.array([[number[text] for text in edge] for edge in every], dtype=np.int64).reshape(-1, 2)

@@ -14,6 +14,7 @@ from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from ftcli.data.gate import one_of
 from ftcli.data.records import Reason, Refused, RowNotes
 from ftcli.data.rows import Row
 from ftcli.data.texts import PARTS, imitated
@@ -178,6 +179,16 @@ RULES: dict[str, tuple[Rule, ...]] = {"alpaca": ALPACA}
 ASKED_STEMS = {name: _stems(rule for rule in pack if not rule.answered) for name, pack in RULES.items()}
 ANSWERED_STEMS = {name: _stems(rule for rule in pack if rule.answered) for name, pack in RULES.items()}
 WITHOUT_STEMS = {name: tuple(rule for rule in pack if not rule.stems) for name, pack in RULES.items()}
+
+STEMLESS = (
+    r"no ?(?:out|in)put|n/a|[<\[(](?:none|null|nan|empty|output|answer)[>\])]|\bnan\b|\.{3}|\x{2026}"
+    r"|(?:output|response|instruction|input)[ \t]*:|#[ \t]*(?:output|response|answer|instruction|input)"
+    r"|image|picture|photo|drawing|logo|illustration|graphic|icon|painting|sketch|poster|cartoon|meme"
+    r"|\x{131}"  # a dotless i, which `re` takes for an i in any case, unlike RE2
+)
+"""What a text has, in RE2's syntax, of which a rule without stems holds."""
+GATES = {name: f"{one_of(_stems(pack))}|{STEMLESS}" for name, pack in RULES.items()}
+"""For each pack the pattern of texts of which one of its rules may hold, for `ftcli.data.re2`."""
 
 
 def apply_rules(row: Row, packs: Collection[str], notes: RowNotes) -> Row:

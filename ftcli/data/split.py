@@ -6,7 +6,7 @@ Everything that is drawn goes by hashes of the rows' own text, so the order of t
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -57,13 +57,21 @@ class Split:
 
 def draw(seed: int, purpose: str, key: str) -> float:
     """A number in [0, 1) that depends on the arguments only, as if drawn at random for ``key``."""
-    digest = hashlib.blake2b(f"{purpose}:{seed}:{key}".encode(), digest_size=8).digest()
-    return (int.from_bytes(digest) >> 11) / 2**53
+    return float(draws(seed, purpose, [key])[0])
 
 
 def draws(seed: int, purpose: str, keys: Iterable[str]) -> NDArray[np.float64]:
     """The `draw` of each key: [n]."""
-    return np.fromiter((draw(seed, purpose, key) for key in keys), dtype=np.float64)
+    start, digest = f"{purpose}:{seed}:", hashlib.blake2b
+    digests = b"".join([digest(f"{start}{key}".encode(), digest_size=8).digest() for key in keys])
+    drawn: NDArray[np.float64] = (np.frombuffer(digests, ">u8") >> np.uint64(11)) / 2**53
+    return drawn
+
+
+def hexadecimal(keys: NDArray[np.uint64], digits: int) -> Iterator[str]:
+    """The first ``digits`` hexadecimal digits of each key, of one or several 64-bit numbers: [n, numbers]."""
+    text, width = keys.astype(">u8").tobytes().hex(), 16 * keys.shape[1]
+    return (text[first : first + digits] for first in range(0, len(text), width))
 
 
 def split_groups(
@@ -86,7 +94,7 @@ def split_groups(
     _, group, sizes = np.unique(groups, return_inverse=True, return_counts=True)
     lowest = np.full(len(sizes), np.iinfo(np.uint64).max, dtype=np.uint64)
     np.minimum.at(lowest, group, keys)
-    drawn = draws(seed, "split", (f"{key:016x}" for key in lowest.tolist()))
+    drawn = draws(seed, "split", hexadecimal(lowest[:, None], 16))
     wanted = np.array([shares[split] for split in SPLITS])
     if len(sizes) >= FEW_GROUPS and strata is None:
         part = _cut(sizes, drawn, wanted)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import random
 from typing import Any
 
@@ -11,10 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from ftcli.data.split import FEW_GROUPS, Split, draw, draws, split_groups
+from ftcli.data.split import FEW_GROUPS, Split, draw, draws, hexadecimal, split_groups
 
 SHARES = {"train": 0.9, "validation": 0.05, "test": 0.05}
 TENTHS = {"train": 0.8, "validation": 0.1, "test": 0.1}
+NUMBERS = st.integers(0, 2**64 - 1)
 
 
 def keys_of(count: int) -> NDArray[np.uint64]:
@@ -164,6 +166,20 @@ def test_draws_depend_on_seed_purpose_and_key_alone(keys: list[str]) -> None:
     assert found == [draw(1, "order", key) for key in keys]
     assert all(0 <= number < 1 for number in found)
     assert draws(1, "order", keys[:1])[0] != draws(2, "order", keys[:1])[0] != draws(1, "limit", keys[:1])[0]
+
+
+def test_a_draw_is_the_first_53_bits_of_a_digest() -> None:
+    """By Python's integers: the draws decide published splits, so they must never change."""
+    digest = hashlib.blake2b(b"order:42:00ff", digest_size=8).hexdigest()
+    assert draw(42, "order", "00ff") == int(digest, 16) // 2**11 / 2**53
+    assert draws(42, "order", []).tolist() == []
+
+
+@given(st.lists(st.tuples(NUMBERS, NUMBERS), max_size=5))
+def test_keys_are_written_as_python_writes_numbers(keys: list[tuple[int, int]]) -> None:
+    array = np.array(keys, dtype=np.uint64).reshape(-1, 2)
+    assert list(hexadecimal(array, 24)) == [f"{high << 64 | low:032x}"[:24] for high, low in keys]
+    assert list(hexadecimal(array[:, :1], 16)) == [f"{high:016x}" for high, _ in keys]
 
 
 def test_draws_are_even() -> None:

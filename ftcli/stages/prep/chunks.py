@@ -26,6 +26,8 @@ from ftcli.data.records import MALFORMED, Reject
 from ftcli.data.rows import Row
 
 CHUNK_ROWS = 4096
+ID_DIGITS = 24
+"""Hexadecimal digits of a row's id, so 96 bits."""
 OPEN_CHUNKS = 512
 """Files held open at a time; some systems allow a process no more than 1,024."""
 NEAR_BANDS = 10
@@ -119,8 +121,8 @@ class Chunk:
 
 
 def row_id(exact: int) -> str:
-    """The id of a row: 96 bits of its exact key."""
-    return f"{exact:032x}"[:24]
+    """The id of a row: the first bits of its exact key."""
+    return f"{exact:032x}"[:ID_DIGITS]
 
 
 def chunk_name(source: int, number: int) -> str:

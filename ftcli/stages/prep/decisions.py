@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ftcli.data.records import Reason
-from ftcli.stages.prep.chunks import Store, row_id
+from ftcli.data.split import hexadecimal
+from ftcli.stages.prep.chunks import ID_DIGITS, Store
 
 Indices = NDArray[np.int64]
 
@@ -72,7 +73,7 @@ class Decisions:
 
 def ids_of(keys: NDArray[np.uint64]) -> Iterator[str]:
     """The ids of rows with these exact keys [n, 2]."""
-    return (row_id(high << 64 | low) for high, low in keys.tolist())
+    return hexadecimal(keys, ID_DIGITS)
 
 
 def blocks_of(indices: Indices) -> Iterator[Indices]:

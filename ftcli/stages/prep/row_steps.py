@@ -14,7 +14,7 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 import xxhash
@@ -51,6 +51,7 @@ from ftcli.stages.prep.chunks import (
 from ftcli.stages.prep.config import PrepConfig
 from ftcli.stages.prep.plan import Plan, kept_columns
 from ftcli.stages.prep.stage import load_tokenizer
+from ftcli.stages.prep.suspicion import Suspicion, suspicions
 
 ROW_STEPS = ("read", "format", "clean", "rules", "boilerplate", "pii", "empty", "language", "length")
 
@@ -131,38 +132,50 @@ class RowSteps:
             tally.refuse(step, item)
             rejects.append(replace(item, raw=withheld(item.raw, self.pii)).to_json())
 
-        for record in records:
+        cleaned = [self._cleaned(record, source) for record in records]
+        suspected = suspicions([item.row for item in cleaned if isinstance(item, _Cleaned)], self.config.rules)
+        for record, item in zip(records, cleaned, strict=True):
             tally.file_rows[record.file] += 1
-            if isinstance(record, Reject):
-                refuse("read", record)
+            if isinstance(item, _Refusal):
+                refuse(item.step, item.reject)
                 continue
-            notes = RowNotes()
-            try:
-                row, language = self._one(record, source, notes)
-            except _At as found:
-                refuse(found.step, _reject(record, found.refused))
+            found = self._checked(item, next(suspected))
+            if isinstance(found, _Refusal):
+                refuse(found.step, found.reject)
                 continue
-            tally.changed.update(notes.changed)
-            kept.append((record, row, language))
-            flags.append(notes.flags)
+            tally.changed.update(item.notes.changed)
+            kept.append((item.record, *found))
+            flags.append(item.notes.flags)
         measured = self._lengths(kept, tally, refuse)
         return self._columns(source, measured, kept, flags, rejects, tally)
 
-    def _one(self, record: Record, source: int, notes: RowNotes) -> tuple[Row, tuple[str, float]]:
+    def _cleaned(self, record: Record | Reject, source: int) -> _Cleaned | _Refusal:
+        if isinstance(record, Reject):
+            return _Refusal("read", record)
         config, plan = self.config, self.plan.sources[source]
-        step = "format"
+        step, notes = "format", RowNotes()
         try:
             row = to_row(rename(record, config.map), plan.format, notes, self.kept_columns, plan.row_type)
             if len(self.plan.sources) > 1:
                 row = {**row, "meta": {**row["meta"], "source": plan.label}}
             step = "clean"
-            row = clean_row(row, self.cleanings, notes)
-            step = "rules"
-            row = apply_rules(row, config.rules, notes)
+            return _Cleaned(record, clean_row(row, self.cleanings, notes), notes)
+        except Refused as refused:
+            return _Refusal(step, _reject(record, refused))
+
+    def _checked(self, item: _Cleaned, suspicion: Suspicion) -> tuple[Row, tuple[str, float]] | _Refusal:
+        """The row as it will be written, and its language with probability."""
+        config, row, notes = self.config, item.row, item.notes
+        step = "rules"
+        try:
+            if suspicion.rules:
+                row = apply_rules(row, config.rules, notes)
             step = "boilerplate"
-            row = check_boilerplate(row, config.boilerplate, notes)
+            if suspicion.boilerplate:
+                row = check_boilerplate(row, config.boilerplate, notes)
             step = "pii"
-            row = guard(row, self.pii, notes)
+            if suspicion.pii or row is not item.row:  # what a rule has changed was not asked about
+                row = guard(row, self.pii, notes)
             step = "empty"
             row = require_text(row)
             if config.min_answer_chars > 1 and 0 < len(answer_text(row)) < config.min_answer_chars:
@@ -172,7 +185,7 @@ class RowSteps:
             if config.keep_languages:
                 require_language(language, config.keep_languages, config.min_language_probability)
         except Refused as refused:
-            raise _At(step, refused) from None
+            return _Refusal(step, _reject(item.record, refused))
         return row, language
 
     def _lengths(
@@ -274,13 +287,15 @@ class RowSteps:
         return Chunk(lines, rejects, flag_lines, columns, tally, style)
 
 
-class _At(Exception):
-    """A refusal and the step it came from."""
+class _Cleaned(NamedTuple):
+    record: Record
+    row: Row
+    notes: RowNotes
 
-    def __init__(self, step: str, refused: Refused) -> None:
-        super().__init__(step)
-        self.step = step
-        self.refused = refused
+
+class _Refusal(NamedTuple):
+    step: str
+    reject: Reject
 
 
 def _reject(record: Record, refused: Refused) -> Reject:

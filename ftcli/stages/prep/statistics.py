@@ -15,8 +15,6 @@ from ftcli.core.stage import Context
 from ftcli.data.dedup import whole_text
 from ftcli.data.diversity import measure as measure_diversity
 from ftcli.data.language import identify as language_of_text
-from ftcli.data.preference_bias import length_pairs
-from ftcli.data.preference_bias import measure as measure_bias
 from ftcli.data.rows import SPLITS, Row, RowType, row_type
 from ftcli.data.texts import answer_text, prompt_text
 from ftcli.stages.prep.chunks import Store
@@ -191,7 +189,9 @@ def diversity_of(sample: list[Row], decisions: Decisions, seed: int) -> dict[str
 
 
 def preference_of(sample: list[Row]) -> dict[str, Any]:
-    return measure_bias((pair for row in sample for pair in length_pairs(row)), unit="characters")
+    from ftcli.data.preference_bias import length_pairs, measure  # noqa: PLC0415  (imports scipy.optimize, which takes long)
+
+    return measure((pair for row in sample for pair in length_pairs(row)), unit="characters")
 
 
 def representativeness_of(ctx: Context[PrepConfig], sample: Sequence[Row]) -> dict[str, Any] | None:
