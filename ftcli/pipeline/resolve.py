@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import os
 import re
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from ftcli.core.errors import Corrupt, UsageError
-from ftcli.core.rundir import Published
+from ftcli.core.rundir import Published, RunDir
 from ftcli.core.stage import Artifact, Kind
 from ftcli.data.rows import SPLITS
 from ftcli.data.sources import pydoc
@@ -19,6 +21,7 @@ from ftcli.pipeline.digests import content_digest, files_digest
 from ftcli.pipeline.fetch import NotFetched, demo_model, gguf_model, hub_model
 
 DATA_SUFFIXES = (".jsonl", ".parquet")
+PRODUCER = re.compile(r"stages/(?P<id>[^/]+)/(?P<fp12>[0-9a-f]{12})/")
 WEIGHTS = ("*.safetensors", "pytorch_model*.bin")
 
 
@@ -38,7 +41,54 @@ def from_published(item: Published, output: str, kind: Kind, label: str, *, fetc
     run = item.path.parents[2]
     if base is not None and base.path.is_relative_to(run / "stages"):
         base = replace(base, ref=base.path.relative_to(run).as_posix())
-    return Artifact(kind, ref, path, digest, label, base, facts)
+    exported = next(path.glob("*.gguf"), None) if kind is Kind.MODEL and not (path / "config.json").is_file() else None
+    if exported is not None:
+        path = gguf_model(exported, fetch=fetch)
+    return Artifact(kind, ref, path, digest, label, base, facts, making(item))
+
+
+def making(item: Published) -> dict[str, Any]:
+    """How ``item`` came to be: excerpts of its manifest and of those it was made from, in the same run directory.
+
+    ``stages/<id>/<fp12>`` of each, ``item``'s first, with ``settings`` that differ from their defaults, ``inputs``,
+    ``outputs``, ``facts`` (figures only) and the ``ftcli`` version. What is gone from the run directory is left out.
+    """
+    run = RunDir(item.path.parents[2])
+    found: dict[str, Any] = {}
+    left = [item]
+    while left:
+        one = left.pop(0)
+        place = f"stages/{one.id}/{one.path.name}"
+        if place not in found:
+            found[place] = _excerpt(one.manifest)
+            left += _producers(run, one.manifest)
+    return found
+
+
+def _excerpt(manifest: Mapping[str, Any]) -> dict[str, Any]:
+    facts = manifest.get("facts", {})
+    return {
+        "stage": manifest.get("stage", ""),
+        "settings": manifest.get("parts", {}).get("config", {}),
+        "inputs": manifest.get("inputs", {}),
+        "outputs": manifest.get("outputs", {}),
+        "facts": {
+            name: value
+            for name, value in facts.items()
+            if isinstance(value, int | float | str) and not name.startswith("perf/")
+        },
+        "ftcli": manifest.get("software", {}).get("ftcli", ""),
+    }
+
+
+def _producers(run: RunDir, manifest: Mapping[str, Any]) -> Iterator[Published]:
+    """The published outputs that ``manifest`` names as inputs, or as bases of them."""
+    records = [record for records in manifest.get("inputs", {}).values() for record in records]
+    for record in [*records, *(record["base"] for record in records if "base" in record)]:
+        found = PRODUCER.match(str(record["ref"]))
+        with suppress(Corrupt):  # a torn manifest is `ftcli verify`'s business
+            if found and (item := run.published(found["id"], found["fp12"])):
+                yield item
 
 
 def from_outside(ref: str, kind: Kind, label: str, *, fetch: bool = True) -> Artifact:

@@ -9,5 +9,9 @@ STAGES: dict[str, tuple[str, str]] = {
     "reward": ("ftcli.stages.reward.stage:REWARD", "Train a reward model on preference pairs."),
     "ppo": ("ftcli.stages.ppo.stage:PPO", "Improve a model against a reward model with PPO."),
     "eval": ("ftcli.stages.eval.stage:EVAL", "Measure models on the same held-out rows and write a report."),
+    "export": (
+        "ftcli.stages.export.stage:EXPORT",
+        "Turn a model into something to ship, proven to be the trained one.",
+    ),
 }
 """``name: (module:OBJECT, one line of help)``, in the order a pipeline usually has."""

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import typing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 from pydantic.fields import FieldInfo
 
 from ftcli.core.rundir import RunDir
-from ftcli.core.stage import Input, Stage
+from ftcli.core.stage import Context, Input, Stage
 from ftcli.launch.spec import load_stage
 from ftcli.pipeline.recipe import read_recipe
 from ftcli.stages import STAGES
@@ -44,7 +45,7 @@ def sample(annotation: Any, default: Any) -> tuple[list[str], Any]:
     if typing.get_origin(annotation) is typing.Literal:
         other = next(str(item) for item in flatten(annotation) if item != default)
         return [other], other
-    if annotation is bool:
+    if annotation in (bool, bool | None):
         return [], not default
     if typing.get_origin(members[0]) is typing.Literal:
         return sample(members[0], default)
@@ -78,9 +79,17 @@ SPECIAL: dict[str, tuple[list[str], Any]] = {
     "rules": (["[]"], []),
     "keep_languages": (["en,de"], ["en", "de"]),
     "max_auc": (["0.7"], 0.7),
+    "dataset_weights": (["{a: 2.0}"], {"a": 2.0}),
 }
 """Fields whose value must be one of few, or fit another field's default."""
-ALONE = {"prep": {"too_long"}}
+BEST = {"early_stopping_patience", "load_best_model_at_end", "lr_scheduler_kwargs"}
+ALONE = {
+    "prep": {"too_long"},
+    "sft": BEST,
+    "lora": BEST,
+    "qlora": {*BEST, "init_lora_weights"},
+    "export": {"gguf_type"},
+}
 """Fields that another field must go with."""
 
 FIELDS = [
@@ -245,6 +254,75 @@ def test_many_inputs_have_labels(run: Path, tmp_path: Path) -> None:
     clash = ftcli("join", "--run", run, *arguments, "--others", "make.data")
     assert clash.code == 2
     assert clash.err == "error: --others: two are labelled make\nhint: name them: --others LABEL=REF\n"
+
+
+def test_a_stages_id_alone_means_its_only_fitting_output(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    made = Path(make(run).out.strip())
+    join = ("join", "--run", run, "--in-process", "--data")
+    called = ftcli(*join, "make")
+    assert called.code == 0, called.err
+    manifest = json.loads((Path(called.out.strip()).parent / "stage.json").read_text())
+    assert manifest["inputs"]["data"][0]["ref"] == f"stages/make/{made.parent.name}/data"
+    assert ftcli(*join, "make.data").err.startswith("join: cached\n")
+    assert ftcli(*join, "join").err == (
+        "error: --data: stage join has no data (join.report is a report)\nhint: name a stage that makes one\n"
+    )
+    (tmp_path / "make").mkdir()
+    clash = ftcli(*join, "make")
+    assert clash.code == 2
+    assert clash.err == (
+        "error: --data: make is a stage of this run, and a file or folder here\nhint: write make.data or ./make\n"
+    )
+
+
+def test_a_path_named_like_a_stage_that_does_not_fit_is_the_path(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    make(run)
+    assert ftcli("join", "--run", run, "--in-process").code == 0
+    (tmp_path / "join").mkdir()
+    (tmp_path / "join" / "train.jsonl").write_text("{}")
+    called = ftcli("join", "--run", run, "--in-process", "--id", "second", "--data", "join")
+    assert called.code == 0, called.err
+
+
+def test_a_stages_id_alone_is_refused_where_several_outputs_fit(run: Path) -> None:
+    make(run)
+    path = next((run / "stages" / "make").glob("*/stage.json"))
+    manifest = json.loads(path.read_text())
+    manifest["outputs"]["more"] = manifest["outputs"]["data"]
+    path.write_text(json.dumps(manifest))
+    called = ftcli("join", "--run", run, "--in-process", "--data", "make")
+    assert (called.code, called.err) == (
+        2,
+        "error: --data: stage make has several outputs that are a data\nhint: name one of make.data, make.more\n",
+    )
+
+
+def test_an_input_may_have_the_name_of_a_python_keyword(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from tests.pipeline.toy import JOIN
+
+    stage = replace(JOIN, inputs={"from": JOIN.inputs["data"], "class": JOIN.inputs["others"]}, run=count_inputs)
+    monkeypatch.setitem(STAGES, "join", ("tests.cli.test_flags:KEYWORDS", "x"))
+    monkeypatch.setitem(globals(), "KEYWORDS", stage)
+    make(run)
+    help_text = ftcli("join", "--help").out
+    assert "--from" in help_text
+    assert "--class" in help_text
+    called = ftcli(
+        "join", "--run", run, "--in-process", "--from", "make", "--class", "a=make", "--class", "b=make.data"
+    )
+    assert called.code == 0, called.err
+    assert (Path(called.out.strip()) / "summary.txt").read_text() == "from make, class a b"
+
+
+def count_inputs(ctx: Context[Any]) -> None:
+    text = ", ".join(f"{name} {' '.join(item.label for item in items)}" for name, items in ctx.inputs.items())
+    (ctx.output("report") / "summary.txt").write_text(text)
 
 
 @pytest.mark.parametrize(

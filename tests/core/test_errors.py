@@ -19,7 +19,7 @@ def test_exit_codes_are_those_that_are_documented() -> None:
         "OutOfMemory": 71,
         "Diverged": 72,
         "DiskError": 74,
-            "Stopped": 75,
+        "Stopped": 75,
         "Corrupt": 76,
     }
     assert {cls.__name__: code for code, cls in BY_EXIT_CODE.items()} == documented

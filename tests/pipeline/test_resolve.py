@@ -10,6 +10,7 @@ import pytest
 
 from ftcli.core.artifacts import digest_records, file_records
 from ftcli.core.errors import Corrupt, UsageError
+from ftcli.core.fingerprint import artifact_digest
 from ftcli.core.rundir import Published, RunDir
 from ftcli.core.stage import Artifact, Kind
 from ftcli.pipeline.fetch import NotFetched
@@ -264,3 +265,54 @@ def test_a_pattern_is_digested_by_the_names_and_contents_of_its_files(tmp_path: 
 def test_a_pattern_without_files_is_a_usage_error(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no file"):
         from_outside(str(tmp_path / "*.jsonl"), Kind.SOURCE, "s")
+
+
+# ---- how something was made
+
+
+def published_from(
+    run: RunDir, id: str, fp12: str, *inputs: dict[str, Any], facts: dict[str, Any] | None = None
+) -> Published:
+    work = run.begin(id, fp12)
+    model(work.out / "model", id)
+    manifest = {
+        "stage": "sft",
+        "facts": facts or {},
+        "ended": "",
+        "parts": {"config": {"seed": 7}},
+        "inputs": {"model": list(inputs)},
+        "software": {"ftcli": "1.2", "torch": "2"},
+    }
+    return run.publish(work, id, fp12, {"model": "model"}, manifest)
+
+
+def record(id: str, fp12: str) -> dict[str, Any]:
+    return {"label": "", "ref": f"stages/{id}/{fp12}/model", "kind": "model", "digest": "sha256:x"}
+
+
+def test_an_artifact_tells_how_it_and_its_inputs_were_made_and_its_digest_does_not(tmp_path: Path) -> None:
+    run = RunDir(tmp_path / "run")
+    outside = {"label": "", "ref": "demo:smollm2", "kind": "model", "digest": "sha256:y", "source": {"from": "hub"}}
+    facts = {"val/loss": 1.5, "curves": {"val/loss": [[1, 2]]}, "perf/seconds": 9.0, "format": "chat"}
+    published_from(run, "first", "0" * 12, outside, facts=facts)
+    published_from(run, "base", "1" * 12)
+    adapter_record = {**record("first", "0" * 12), "base": record("base", "1" * 12)}
+    last = published_from(run, "last", "2" * 12, adapter_record, adapter_record, record("gone", "3" * 12))
+    found = from_published(last, "model", Kind.MODEL, "")
+    assert list(found.made) == ["stages/last/222222222222", "stages/first/000000000000", "stages/base/111111111111"]
+    first = found.made["stages/first/000000000000"]
+    assert first["facts"] == {"val/loss": 1.5, "format": "chat"}, "no clocks, no curves"
+    assert first["inputs"] == {"model": [outside]}
+    assert (first["stage"], first["settings"], first["ftcli"]) == ("sft", {"seed": 7}, "1.2")
+    assert first["outputs"]["model"]["digest"] == digest(run.root / "stages/first" / ("0" * 12) / "model")
+    assert Artifact.from_json(json.loads(json.dumps(found.to_json()))) == found, "it survives the job file"
+    assert artifact_digest(found) == artifact_digest(Artifact(found.kind, found.ref, found.path, found.digest))
+    assert from_outside(str(found.path), Kind.MODEL, "").made == {}
+
+
+def test_a_producer_with_a_torn_manifest_is_left_out(tmp_path: Path) -> None:
+    run = RunDir(tmp_path / "run")
+    first = published_from(run, "first", "0" * 12)
+    last = published_from(run, "last", "2" * 12, record("first", "0" * 12))
+    (first.path / "stage.json").write_text("{")
+    assert list(from_published(last, "model", Kind.MODEL, "").made) == ["stages/last/222222222222"]

@@ -105,6 +105,8 @@ def join(ctx: Context[StageConfig]) -> None:
 
 
 MAKE = Stage("make", MakeConfig, {}, {"data": Kind.DATA}, make, example="ftcli make --text hello")
+
+
 def halved(config: MakeConfig, facts: Mapping[str, Any]) -> tuple[MakeConfig, str] | None:
     half = facts["batch"] // 2
     return (config.model_copy(update={"batch": half}), f"with batch {half}") if half else None

@@ -118,7 +118,9 @@ def test_loftq_needs_the_bases_own_weights(tiny_model: Path, tmp_path: Path) -> 
 
 def test_modules_to_save_are_trained_whole_in_float32_and_stay_tied(model: PreTrainedModel) -> None:
     adapted = add_lora(model, r=4, alpha=8, target_modules=["q_proj"], modules_to_save=["embed_tokens"])
-    trained = {name: weight for name, weight in adapted.named_parameters() if weight.requires_grad and "lora" not in name}
+    trained = {
+        name: weight for name, weight in adapted.named_parameters() if weight.requires_grad and "lora" not in name
+    }
     assert {weight.dtype for weight in trained.values()} == {torch.float32}
     assert {weight.numel() for weight in trained.values()} == {397 * 64}
     embeddings, head = adapted.get_input_embeddings(), adapted.get_output_embeddings()

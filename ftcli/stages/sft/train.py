@@ -31,6 +31,7 @@ from ftcli.data.chat import stop_token_ids
 from ftcli.data.rows import Row, RowType, read_split
 from ftcli.data.template_doctor import check_template, require_healthy
 from ftcli.models.load import (
+    fit_vocabulary,
     is_adapter,
     load_adapter,
     load_base,
@@ -101,9 +102,7 @@ def train(ctx: Context[SftConfig]) -> None:
     total, trainable = _sizes(model)
     shape = model.config.get_text_config()
     choices = {
-        "attention": choose_attention(
-            config.attn_implementation, packs=packed, compiled=bool(config.torch_compile)
-        ),
+        "attention": choose_attention(config.attn_implementation, packs=packed, compiled=bool(config.torch_compile)),
         "optim": choose_optimizer(config.optim, machine, four_bit=isinstance(config, QloraConfig)),
         "gradient_checkpointing": choose_checkpointing(
             config.gradient_checkpointing,
@@ -235,6 +234,7 @@ def _load(ctx: Context[SftConfig], dtype: torch.dtype, device: torch.device) -> 
             init=config.init_lora_weights,
         )
         return adapted, save_start(adapted, ctx.scratch / "start")
+    fit_vocabulary(base, source.path)
     model = load_adapter(base, source, trainable=True)
     widen_trained_modules(model)
     _check_adapter_settings(config, source, model.peft_config["default"])

@@ -161,7 +161,11 @@ def test_an_input_without_train_rows_is_named(two: dict[str, Any], tmp_path: Pat
 
 
 def test_noise_is_for_training_only(inputs: dict[str, Artifact], tmp_path: Path) -> None:
-    settings = {**SETTINGS, "precision": "fp32", "max_steps": 1}  # at rate 0: the first step of a linear schedule is not
+    settings = {
+        **SETTINGS,
+        "precision": "fp32",
+        "max_steps": 1,
+    }  # at rate 0: the first step of a linear schedule is not
     settings = {**settings, "lr_scheduler_type": "constant_with_warmup", "warmup_steps": 1}
     plain = run_stage(LORA, tmp_path / "plain", inputs, **settings)
     noisy = run_stage(LORA, tmp_path / "noisy", inputs, neftune_noise_alpha=20.0, **settings)
