@@ -41,10 +41,16 @@ def row_seed(seed: int, key: str) -> int:
     return int.from_bytes(digest, "big") >> 1
 
 
+def changes_logits(model: Any) -> list[str]:
+    """The config keys by which ``model`` does more between hidden states and logits than the head's matrix product."""
+    config = model.config.get_text_config()
+    return [name for name in LOGIT_CHANGES if getattr(config, name, None) not in (None, 1.0)]
+
+
 def split_model(model: Any) -> tuple[Any, Any]:
     """``(backbone, LM head)`` of a causal language model, also under PEFT; active adapters stay active."""
     inner = model.get_base_model() if hasattr(model, "get_base_model") else model
-    changed = [name for name in LOGIT_CHANGES if getattr(inner.config.get_text_config(), name, None) not in (None, 1.0)]
+    changed = changes_logits(inner)
     if changed:
         raise UsageError(
             f"this model changes its logits after the head ({', '.join(changed)}), which ftcli does not follow yet",

@@ -14,51 +14,82 @@ import torch
 from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
+from torch.nn.functional import linear
+
+
+class _Linear(torch.autograd.Function):
+    """``x W^T + bias + scaling * (x A^T) B^T`` with x [M, K], a frozen W [N, K], A [R, K] and B [N, R] of any format.
+
+    One function for both products: the gradient of x is then one sum, and the output is written once.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, a: Tensor, b: Tensor, scaling: float
+    ) -> Tensor:
+        narrow_a, narrow_b = a.to(x.dtype), b.to(x.dtype)
+        low = x @ narrow_a.T  # [M, R]
+        ctx.save_for_backward(x, weight, narrow_a, narrow_b, low)
+        ctx.scaling, ctx.dtype = scaling, a.dtype
+        return linear(x, weight, bias).addmm_(low, narrow_b.T, alpha=scaling)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight, a, b, low = ctx.saved_tensors
+        through, grad_a, grad_b = _gradients(ctx, grad, x, b, low)
+        grad_x = (grad @ weight).addmm_(through, a) if ctx.needs_input_grad[0] else None
+        return grad_x, None, None, grad_a, grad_b, None
 
 
 class _AddLowRank(torch.autograd.Function):
-    """``base + scaling * (x A^T) B^T`` with base [M, N], x [M, K], A [R, K], B [N, R]; ``base`` is overwritten if ``inplace``."""
+    """``base + scaling * (x A^T) B^T`` with base [M, N], for layers whose own product is more than a matrix times x."""
 
     @staticmethod
-    def forward(ctx: Any, base: Tensor, x: Tensor, a: Tensor, b: Tensor, scaling: float, inplace: bool) -> Tensor:
-        narrow_a, narrow_b = a.to(base.dtype), b.to(base.dtype)
+    def forward(ctx: Any, x: Tensor, base: Tensor, a: Tensor, b: Tensor, scaling: float) -> Tensor:
+        narrow_a, narrow_b = a.to(x.dtype), b.to(x.dtype)
         low = x @ narrow_a.T  # [M, R]
         ctx.save_for_backward(x, narrow_a, narrow_b, low)
         ctx.scaling, ctx.dtype = scaling, a.dtype
-        if inplace:
-            ctx.mark_dirty(base)
-            return base.addmm_(low, narrow_b.T, alpha=scaling)
         return torch.addmm(base, low, narrow_b.T, alpha=scaling)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, a, b, low = ctx.saved_tensors
-        through = (grad @ b).mul_(ctx.scaling)  # [M, R]
-        grad_x = through @ a if ctx.needs_input_grad[1] else None
-        grad_a = (through.T @ x).to(ctx.dtype) if ctx.needs_input_grad[2] else None
-        # As [R, N], which matrix libraries multiply faster than [N, R].
-        grad_b = (low.T @ grad).mul_(ctx.scaling).T.to(ctx.dtype).contiguous() if ctx.needs_input_grad[3] else None
-        return grad, grad_x, grad_a, grad_b, None, None
+        through, grad_a, grad_b = _gradients(ctx, grad, x, b, low)
+        return through @ a if ctx.needs_input_grad[0] else None, grad, grad_a, grad_b, None
+
+
+def _gradients(ctx: Any, grad: Tensor, x: Tensor, b: Tensor, low: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Of ``x A^T`` [M, R], A [R, K] and B [N, R]."""
+    through = (grad @ b).mul_(ctx.scaling)
+    # As [R, N], which matrix libraries multiply faster than [N, R].
+    grad_b = (low.T @ grad).mul_(ctx.scaling).T.to(ctx.dtype).contiguous()
+    return through, (through.T @ x).to(ctx.dtype), grad_b
 
 
 def _forward(layer: Any, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
     name = _plain_adapter(layer) if not args and not kwargs else None
     if name is None:
         return type(layer).forward(layer, x, *args, **kwargs)
-    base = layer.base_layer(x)
-    flat = base.reshape(-1, base.shape[-1])
+    own, scaling = layer.base_layer, layer.scaling[name]
     a, b = layer.lora_A[name].weight, layer.lora_B[name].weight
-    inputs = x.reshape(-1, x.shape[-1]).to(base.dtype)
-    # A 4-bit layer's output may be a view, which autograd forbids to overwrite.
-    inplace = type(layer.base_layer) is nn.Linear
-    with torch.autocast(x.device.type, enabled=False):
-        if torch.is_grad_enabled():
-            flat = _AddLowRank.apply(flat, inputs, a, b, layer.scaling[name], inplace)
-        else:
-            low = inputs @ a.T.to(base.dtype)
-            flat.addmm_(low, b.T.to(base.dtype), alpha=layer.scaling[name])
-    return flat.view(base.shape)
+    flat = x.reshape(-1, x.shape[-1])  # a result that is a view of three dimensions could not be written into for free
+    if type(own) is nn.Linear and not own.weight.requires_grad and own.weight.dtype == _computed_in(own.weight):
+        with torch.autocast(x.device.type, enabled=False):
+            out = _Linear.apply(flat.to(own.weight.dtype), own.weight, own.bias, a, b, scaling)
+    else:
+        base = own(flat)
+        with torch.autocast(x.device.type, enabled=False):
+            out = _AddLowRank.apply(flat.to(base.dtype), base, a, b, scaling)
+    return out.view(*x.shape[:-1], out.shape[-1])
+
+
+def _computed_in(weight: Tensor) -> torch.dtype:
+    """The format that a product with ``weight`` is computed in here."""
+    device = weight.device.type
+    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else weight.dtype
 
 
 def _plain_adapter(layer: Any) -> str | None:

@@ -27,7 +27,7 @@ from ftcli.core.events import Events
 from ftcli.models.packing import takes_packed_rows
 from ftcli.training import best, checkpoints
 from ftcli.training.collate import collator
-from ftcli.training.loss import nll_sum
+from ftcli.training.loss import has_plain_head, nll_sum
 from ftcli.training.neftune import noise
 from ftcli.training.tally import Tally
 
@@ -73,7 +73,7 @@ class AnswerTrainer(SFTTrainer):
             weight.data = data
         self.remove_callback(PrinterCallback)
         self.model_accepts_loss_kwargs = True  # asks the training loop for num_items_in_batch
-        self._packed = takes_packed_rows(model)
+        self._how = {"packed": takes_packed_rows(model), "plain_head": has_plain_head(model)}
         self._tally = tally
         self._events = events
         self._checkpoints = scratch / "checkpoints"
@@ -97,8 +97,12 @@ class AnswerTrainer(SFTTrainer):
         """Negative log-likelihood of this micro-batch over the labels of the whole step, for all processes."""
         lengths = inputs["attention_mask"].sum(dim=1)
         embeddings = self.model.get_input_embeddings()
-        with noise(embeddings, self._noise_alpha, lengths, packed=self._packed) if self._noise_alpha else nullcontext():
-            nll, labels = nll_sum(model, self.model.get_output_embeddings(), inputs, packed=self._packed)
+        with (
+            noise(embeddings, self._noise_alpha, lengths, packed=self._how["packed"])
+            if self._noise_alpha
+            else nullcontext()
+        ):
+            nll, labels = nll_sum(model, self.model.get_output_embeddings(), inputs, **self._how)
         self._step_nll += nll.detach().double()
         self._step_labels += labels
         self._step_tokens += lengths.sum()
@@ -146,7 +150,7 @@ class AnswerTrainer(SFTTrainer):
         total, count = 0.0, 0
         for batch in loader:
             with torch.no_grad():
-                nll, labels = nll_sum(self.model_wrapped, head, self._prepare_inputs(batch), packed=self._packed)
+                nll, labels = nll_sum(self.model_wrapped, head, self._prepare_inputs(batch), **self._how)
             total += float(self.accelerator.reduce(nll.double()))
             count += int(self.accelerator.reduce(labels))
             self.control = self.callback_handler.on_prediction_step(self.args, self.state, self.control)

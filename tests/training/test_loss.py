@@ -9,7 +9,7 @@ import torch
 from transformers import AutoModelForCausalLM, Gemma2Config, Gemma2ForCausalLM
 
 from ftcli.models.packing import enable_packing
-from ftcli.training.loss import IGNORED, nll_sum
+from ftcli.training.loss import IGNORED, has_plain_head, nll_sum
 
 Batch = dict[str, torch.Tensor]
 
@@ -123,3 +123,43 @@ def test_micro_batches_sum_to_the_whole_batch(model: torch.nn.Module, batch: Bat
     assert total == pytest.approx(float(whole), rel=1e-5)
     for name, gradient in gradients(model).items():
         torch.testing.assert_close(gradient, expected[name], rtol=1e-5, atol=1e-6, msg=name)
+
+
+def frozen(model: torch.nn.Module) -> torch.nn.Module:
+    """``model`` with its layers trained and its head (and the embeddings tied to it) frozen."""
+    model.get_output_embeddings().requires_grad_(False)
+    return model
+
+
+@pytest.mark.parametrize("chunk_bytes", [2**24, 4 * 397 * 3], ids=["one chunk", "chunks of three"])
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_frozen_plain_head_gives_the_same_loss_and_gradients(
+    packed: bool, chunk_bytes: int, model: torch.nn.Module, batch: Batch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    frozen(model)
+    assert has_plain_head(model)
+    reference = model(**batch).loss
+    (3 * reference).backward()
+    expected = gradients(model)
+    if packed:
+        assert enable_packing(model)
+    monkeypatch.setattr("ftcli.training.loss._chunk", lambda weight: chunk_bytes // (4 * weight.shape[0]))
+    nll, labels = nll_sum(model, model.get_output_embeddings(), batch, packed=packed, plain_head=True)
+    (3 * nll / labels).backward()
+    assert int(labels) == 8
+    torch.testing.assert_close(nll / labels, reference, rtol=1e-5, atol=1e-6)
+    found = gradients(model)
+    assert expected.keys() == found.keys()
+    for name, gradient in found.items():
+        torch.testing.assert_close(gradient, expected[name], rtol=1e-4, atol=1e-6, msg=name)
+    with torch.no_grad():
+        again, _ = nll_sum(model, model.get_output_embeddings(), batch, packed=packed, plain_head=True)
+    torch.testing.assert_close(again, nll)
+
+
+def test_a_head_that_is_trained_or_followed_by_more_is_not_plain(model: torch.nn.Module) -> None:
+    assert not has_plain_head(model)  # trained
+    frozen(model)
+    assert has_plain_head(model)
+    model.config.final_logit_softcapping = 30.0
+    assert not has_plain_head(model)
