@@ -69,7 +69,7 @@ def choose_optimizer(wanted: str, machine: Machine, *, four_bit: bool) -> Choice
 
 def choose_compile(wanted: bool | None) -> Choice:
     if wanted is None:
-        return Choice(False, "packed rows do without padding, and every new length would be compiled anew")
+        return Choice(False, "new lengths would be compiled anew")
     return Choice(wanted, "as set")
 
 

@@ -8,7 +8,6 @@ qlora in 4 bits (arXiv 2305.14314).
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import shutil
 from collections import Counter
@@ -21,7 +20,7 @@ import torch
 from datasets import Dataset, Features, Value
 from datasets import Sequence as Column
 from transformers import AutoConfig, set_seed
-from transformers.integrations import INTEGRATION_TO_CALLBACK
+from transformers.integrations import INTEGRATION_TO_CALLBACK, get_available_reporting_integrations
 from trl import SFTConfig
 
 from ftcli.core.config import non_default
@@ -280,7 +279,7 @@ def _trackers(ctx: Context[SftConfig]) -> tuple[str, ...]:
                 f"report_to: no tracker is named {name}",
                 f"transformers knows {', '.join(sorted(INTEGRATION_TO_CALLBACK))}",
             )
-        if importlib.util.find_spec(name) is None:
+        if name not in get_available_reporting_integrations():
             raise UsageError(f"report_to: {name} is not installed", f"pip install {name}, or leave it out")
     folder = str(ctx.scratch / TRACKING)
     for variable, value in {
@@ -337,8 +336,11 @@ def _report_choices(
     ctx: Context[SftConfig], choices: dict[str, Choice], micro: int, total: int, trainable: int
 ) -> None:
     """Say what was chosen and why, and record it now: what is tried after memory ran out depends on it."""
-    lines = [f"{name} {str(choice.value).lower()} ({choice.reason})" for name, choice in choices.items()]
-    ctx.events.note(f"micro-batches of {micro} rows; {', '.join(lines)}")
+    used = [
+        name if choice.value is True else f"{name} {choice.value}" for name, choice in choices.items() if choice.value
+    ]
+    without = [f"{name} ({choice.reason})" for name, choice in choices.items() if not choice.value]
+    ctx.events.note(f"micro-batches of {micro} rows, {', '.join(used)}; without {', '.join(without)}")
     ctx.events.note(
         f"training {trainable:,} of {total:,} weights ({trainable / total:.2%}), 1 in {total / trainable:,.0f}"
     )
@@ -346,6 +348,7 @@ def _report_choices(
         {
             "micro_batch_size": micro,
             **{name: choice.value for name, choice in choices.items()},
+            "reasons": {name: choice.reason for name, choice in choices.items()},
             "trainable_parameters": trainable,
             "total_parameters": total,
             "trainable_share": trainable / total,

@@ -106,8 +106,11 @@ def test_the_trainable_share_is_said_and_recorded(inputs: dict[str, Artifact], t
     ctx, notes = notes_of(tmp_path, LORA, inputs, lora_r=2, max_steps=1)
     # As in test_the_facts_count_parameters_tokens_and_rows: 4,096 of 99,456 + 4,096
     assert "training 4,096 of 103,552 weights (3.96%), 1 in 25" in notes
-    assert "micro-batches of 8 rows; attention packed (no padding), optim adamw_torch_fused" in notes
-    assert "gradient_checkpointing false (no GPU)" in notes
+    assert (
+        "micro-batches of 8 rows, attention packed, optim adamw_torch_fused; without gradient_checkpointing (no GPU)"
+        in notes
+    )
+    assert ctx.events.summary["reasons"]["attention"] == "no padding"
     facts = ctx.events.summary
     assert (facts["micro_batch_size"], facts["attention"], facts["use_liger_kernel"]) == (8, "packed", False)
 
