@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ftcli.core.config import nearest
+from ftcli.cli.inputs import find, newest, stage_of
 from ftcli.core.errors import Corrupt, UsageError
-from ftcli.core.rundir import Published, RunDir
+from ftcli.core.rundir import RunDir
 from ftcli.core.stage import Artifact, Kind
 from ftcli.launch.process import DEFAULTS, ENVIRONMENT, OFFLINE
-from ftcli.pipeline.references import ID_PATTERN, default_label, external
+from ftcli.pipeline.references import default_label, external
 from ftcli.pipeline.resolve import from_outside, from_published
 
 if TYPE_CHECKING:
@@ -103,53 +103,16 @@ def chat(
         print(json.dumps({"models": models, "system": system, "turns": turns}, indent=2))
 
 
-def _models(item: Published) -> list[str]:
-    return [output for output, record in item.manifest["outputs"].items() if record["kind"] == Kind.MODEL]
-
-
 def _newest(run: RunDir) -> Artifact:
-    found = [item for item in run.all_latest() if _models(item)]
-    if not found:
+    found = newest(run, Kind.MODEL)
+    if found is None:
         raise UsageError(f"{run.root} holds no model", "train one, or name one: --model demo:smollm2")
-    item = max(found, key=lambda item: (str(item.manifest["ended"]), item.id))
-    return from_published(item, _only_model(item), Kind.MODEL, item.id)
+    return from_published(*found, Kind.MODEL, found[0].id)
 
 
 def _find(run: RunDir, option: str, text: str) -> Artifact:
-    """The model that ``text`` names: a stage of the run, an output of one, or a model from outside."""
-    id, dot, output = text.partition(".")
-    item = run.latest(id) if ID_PATTERN.match(id) else None
-    try:
-        if item is not None and not dot:
-            return from_published(item, _only_model(item), Kind.MODEL, id)
-        if item is not None and output in item.manifest["outputs"]:
-            kind = item.manifest["outputs"][output]["kind"]
-            if kind != Kind.MODEL:
-                raise UsageError(f"{text} is a {kind}, a model is needed")
-            return from_published(item, output, Kind.MODEL, id)
-        return from_outside(
-            external(Path.cwd(), Kind.MODEL, text, _stages(run, id)).ref, Kind.MODEL, default_label(text)
-        )
-    except UsageError as error:
-        raise UsageError(f"{option}: {error.message}", error.hint) from None
-
-
-def _only_model(item: Published) -> str:
-    names = _models(item)
-    if len(names) == 1:
-        return names[0]
-    made = ", ".join(f"{item.id}.{name} ({record['kind']})" for name, record in item.manifest["outputs"].items())
-    raise UsageError(
-        f"stage {item.id} made {'several models' if names else 'no model'}: {made}", "name one with --model"
-    )
-
-
-def _stages(run: RunDir, word: str) -> str:
-    """A hint for whoever wrote ``word``: the stages of the run that made a model."""
-    ids = [item.id for item in run.all_latest() if _models(item)]
-    if not ids:
-        return f"{run.root} holds no model; name another run with --run"
-    return nearest(word, ids) or f"stages with a model: {', '.join(ids)}"
+    item = stage_of(run, text)
+    return find(run, option, text, Kind.MODEL, item.id if item else default_label(text))
 
 
 def _trained_from(run: RunDir, tuned: Artifact) -> Artifact:

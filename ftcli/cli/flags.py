@@ -18,23 +18,17 @@ from typing import Any
 import typer
 import typer.core
 
+from ftcli.cli.inputs import find, newest
 from ftcli.cli.output import launcher, print_result, report_texts
 from ftcli.core.config import StageConfig, nearest, parse
 from ftcli.core.console import Console
 from ftcli.core.errors import UsageError
 from ftcli.core.events import Events
-from ftcli.core.rundir import Published, RunDir
-from ftcli.core.stage import Artifact, Context, Input, Kind, Stage
+from ftcli.core.rundir import RunDir
+from ftcli.core.stage import Artifact, Context, Input, Stage
 from ftcli.launch.spec import load_stage
-from ftcli.pipeline.references import (
-    ID_PATTERN,
-    LABEL_PATTERN,
-    StageOutput,
-    default_label,
-    external,
-    repeated_label,
-)
-from ftcli.pipeline.resolve import from_outside, from_published
+from ftcli.pipeline.references import ID_PATTERN, LABEL_PATTERN, default_label, repeated_label
+from ftcli.pipeline.resolve import from_published
 from ftcli.pipeline.runner import Task, execute
 from ftcli.pipeline.yaml_lines import value_for
 
@@ -242,67 +236,22 @@ def _artifacts(
 ) -> tuple[Artifact, ...]:
     texts = [given] if isinstance(given, str) else given or []
     if not texts and spec.required:
-        newest = _newest(run, id, spec)
+        found = newest(run, spec.kind, but=id)
+        if found is None:
+            raise UsageError(
+                f"a {spec.kind} is needed and {run.root} holds none", f"{spec.help} Name one with its option."
+            )
+        item, output = found
         console.say(
-            f"{id}: input {name} is {newest[0].id}.{newest[1]} ({newest[0].path.name}), the newest {spec.kind} in {run.root}"
+            f"{id}: input {name} is {item.id}.{output} ({item.path.name}), the newest {spec.kind} in {run.root}"
         )
-        return (from_published(newest[0], newest[1], spec.kind, newest[0].id),)
-    found = []
+        return (from_published(item, output, spec.kind, item.id),)
+    given_ones = []
     for text in texts:
         label, equals, ref = text.partition("=")
         if not (spec.many and equals and LABEL_PATTERN.match(label)):
             label, ref = default_label(text), text
-        found.append(_artifact(run, name, spec, label, ref))
-    if spec.many and (twice := repeated_label([item.label for item in found])):
+        given_ones.append(find(run, f"--{name}", ref, spec.kind, label))
+    if spec.many and (twice := repeated_label([item.label for item in given_ones])):
         raise UsageError(f"--{name}: {twice}", f"name them: --{name} LABEL=REF")
-    return tuple(found)
-
-
-def _artifact(run: RunDir, name: str, spec: Input, label: str, text: str) -> Artifact:
-    id, dot, output = text.partition(".")
-    item = run.latest(id) if ID_PATTERN.match(id) else None
-    try:
-        if item is not None and not dot and (only := _only_output(item, spec.kind)):
-            return from_published(item, only, spec.kind, label)
-        if item is not None and output in item.manifest["outputs"]:
-            have = item.manifest["outputs"][output]["kind"]
-            if have != spec.kind:
-                raise UsageError(f"{StageOutput(id, output)} is a {have}, a {spec.kind} is needed")
-            return from_published(item, output, spec.kind, label)
-        return from_outside(
-            external(Path.cwd(), spec.kind, text, "or name an output of this run, such as prep.data").ref,
-            spec.kind,
-            label,
-        )
-    except UsageError as error:
-        raise UsageError(f"--{name}: {error.message}", error.hint) from None
-
-
-def _only_output(item: Published, kind: Kind) -> str:
-    """The one output of a stage that is a ``kind``, for a reference that is the stage's id alone; an empty string where it has
-    none and the id is also a path."""
-    outputs: Mapping[str, Any] = item.manifest["outputs"]
-    fitting = [f"{item.id}.{output}" for output, record in outputs.items() if record["kind"] == kind]
-    is_path = Path(item.id).exists()
-    if fitting and is_path:
-        raise UsageError(
-            f"{item.id} is a stage of this run, and a file or folder here", f"write {fitting[0]} or ./{item.id}"
-        )
-    if len(fitting) > 1:
-        raise UsageError(f"stage {item.id} has several outputs that are a {kind}", f"name one of {', '.join(fitting)}")
-    if not fitting and not is_path:
-        have = ", ".join(f"{item.id}.{output} is a {record['kind']}" for output, record in outputs.items())
-        raise UsageError(f"stage {item.id} has no {kind} ({have})", "name a stage that makes one")
-    return fitting[0].partition(".")[2] if fitting else ""
-
-
-def _newest(run: RunDir, id: str, spec: Input) -> tuple[Published, str]:
-    fitting = [
-        (item, output)
-        for item in run.all_latest()
-        for output, record in item.manifest["outputs"].items()
-        if record["kind"] == spec.kind and item.id != id
-    ]
-    if not fitting:
-        raise UsageError(f"a {spec.kind} is needed and {run.root} holds none", f"{spec.help} Name one with its option.")
-    return max(fitting, key=lambda pair: (pair[0].manifest["ended"], pair[0].id))
+    return tuple(given_ones)

@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ftcli.cli.inputs import find, stage_of
 from ftcli.core.errors import BadData, UsageError
 from ftcli.core.rundir import RunDir
 from ftcli.core.stage import Artifact, Kind
 from ftcli.data.rows import SPLITS, Row, RowType, read_split
 from ftcli.launch.process import ENVIRONMENT
-from ftcli.pipeline.references import ID_PATTERN, external
-from ftcli.pipeline.resolve import from_outside, from_published
+from ftcli.pipeline.references import external
 from ftcli.stages.prep.report.text import counted
 from ftcli.stages.sft.config import SftConfig
 from ftcli.stages.sft.encode import Encoded, TooLong, encode
@@ -70,8 +70,8 @@ def inspect_mask(
     """
     os.environ.update(ENVIRONMENT)  # before a library reads it
     directory = RunDir(run)
-    source = _find(directory, "data", data, (Kind.DATA, Kind.SOURCE))
-    artifact = _find(directory, "model", model, (Kind.MODEL,))
+    source = _data(directory, data)
+    artifact = find(directory, "--model", model, Kind.MODEL, "")
     notes: list[str] = []
     found = _rows(source, split, max(rows, LOOKED_AT), notes)
 
@@ -106,22 +106,15 @@ def inspect_mask(
         raise refusal
 
 
-def _find(run: RunDir, name: str, text: str, kinds: Sequence[Kind]) -> Artifact:
-    """The output of a stage in ``run``, or what is at a path or reference, as the first of ``kinds`` that fits."""
-    id, _, output = text.partition(".")
-    item = run.latest(id) if ID_PATTERN.match(id) else None
-    if item is not None and output in item.manifest["outputs"]:
-        kind = item.manifest["outputs"][output]["kind"]
-        if kind not in kinds:
-            raise UsageError(f"--{name}: {text} is a {kind}, a {kinds[0]} is needed", f"name a {kinds[0]}")
-        return from_published(item, output, Kind(kind), id)
+def _data(run: RunDir, text: str) -> Artifact:
+    """The prepared data that ``text`` names, of ``run`` or in a folder, else a source of raw rows."""
+    if stage_of(run, text) is not None:
+        return find(run, "--data", text, Kind.DATA, "")
     hint = f"or name an output of {run.root} as STAGE.OUTPUT; --run names another run directory"
     try:
-        if kinds == (Kind.MODEL,):
-            return from_outside(external(Path.cwd(), Kind.MODEL, text, hint).ref, Kind.MODEL, "")
         ref = external(Path.cwd(), Kind.SOURCE, text, hint).ref
     except UsageError as error:
-        raise UsageError(f"--{name}: {error.message}", error.hint) from None
+        raise UsageError(f"--data: {error.message}", error.hint) from None
     path = Path() if ref.startswith(("hf:", "pydoc:")) else Path(ref)
     is_data = path.is_dir() and any(
         (path / f"{split}.{end}").is_file() for split in SPLITS for end in ("jsonl", "parquet")

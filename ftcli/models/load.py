@@ -20,7 +20,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, P
 
 from ftcli.core.errors import Corrupt, UsageError
 from ftcli.core.stage import Artifact
+from ftcli.models.gated import lean_gates
 from ftcli.models.low_rank import lean_lora
+from ftcli.models.norms import lean_norms
 from ftcli.models.packing import enable_packing
 from ftcli.models.quantize import keep_4bit_trainable, nf4_config
 
@@ -109,6 +111,8 @@ def load_base(
         model = model.to(device)
     if packing:
         enable_packing(model)
+        lean_norms(model)
+        lean_gates(model)
     return model.eval()
 
 

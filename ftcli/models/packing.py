@@ -11,11 +11,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import dropout as drop
-from torch.nn.functional import pad, scaled_dot_product_attention, softmax
+from torch.nn.functional import pad, scaled_dot_product_attention
 from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
+
+from ftcli.models.attention import plain_attention
 
 ATTENTION = "ftcli_rows"
 """The name of the attention function below; it is sdpa for calls that bring no boundaries."""
@@ -121,7 +122,8 @@ def rows_attention(
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     mask = _window(width, sliding_window, q.device) if sliding_window and sliding_window < width else None
     if q.device.type == "cpu" and width <= SHORT_ROW_TOKENS:
-        out = _plain(q, k, v, mask, scale, dropout)
+        seen = _window(width, None, q.device) if mask is None else mask
+        out = plain_attention(q, k, v, seen, scale, dropout)
     else:
         out = scaled_dot_product_attention(
             q,
@@ -133,7 +135,7 @@ def rows_attention(
             scale=scale,
             enable_gqa=q.shape[1] != k.shape[1],
         )
-    tokens = out.transpose(1, 2).flatten(0, 1)[places]  # [N, H, D]
+    tokens = out.transpose(1, 2).flatten(0, 1).index_select(0, places)  # [N, H, D]
     return tokens[None], None
 
 
@@ -150,19 +152,6 @@ def _window(width: int, sliding_window: int | None, device: torch.device) -> Ten
     distance = places[:, None] - places
     seen = distance >= 0
     return seen & (distance < sliding_window) if sliding_window else seen
-
-
-def _plain(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float, dropout: float) -> Tensor:
-    """Attention written out; a group of query heads shares a key head by being more rows of one product."""
-    batch, heads, width, size = q.shape
-    groups = k.shape[1]
-    mask = _window(width, None, q.device) if mask is None else mask
-    hidden = torch.zeros_like(mask, dtype=q.dtype).masked_fill_(~mask, float("-inf"))  # [T, T]
-    q = (q * scale).reshape(batch, groups, heads // groups * width, size)
-    scores = (q @ k.transpose(2, 3)).view(batch, heads, width, width) + hidden
-    weights = softmax(scores, dim=-1, dtype=torch.float32).to(q.dtype)
-    weights = drop(weights, dropout) if dropout else weights
-    return (weights.view(batch, groups, -1, width) @ v).view(batch, heads, width, size)
 
 
 AttentionInterface.register(ATTENTION, rows_attention)

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from ftcli.cli.app import main
 from ftcli.stages import STAGES
+from tests.pipeline.toy import TOY_STAGES
 
-STAGES.update(
-    make=("tests.pipeline.toy:MAKE", "Write some rows."),
-    join=("tests.pipeline.toy:JOIN", "Read some rows."),
-)
+STAGES.update(TOY_STAGES)
 
 if __name__ == "__main__":
     main()
