@@ -15,6 +15,7 @@ def nf4_config(compute_dtype: torch.dtype, double_quant: bool = True) -> BitsAnd
         bnb_4bit_quant_type="nf4",
         bnb_4bit_use_double_quant=double_quant,
         bnb_4bit_compute_dtype=compute_dtype,
+        bnb_4bit_quant_storage=compute_dtype,  # FSDP shards weights of one format only
     )
 
 

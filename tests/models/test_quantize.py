@@ -61,3 +61,11 @@ def test_linear_layers_are_nf4_and_the_head_is_not(
     assert layer.weight.quant_state.absmax.dtype is constants_in_bytes
     assert layer.weight.numel() * layer.weight.element_size() == 64 * 128 / 2
     assert not isinstance(model.lm_head, bnb.nn.Linear4bit)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_packed_weights_are_stored_in_the_format_of_the_others_as_fsdp_wants(
+    dtype: torch.dtype, tiny_model: Path
+) -> None:
+    model = load_base(tiny_model, dtype, torch.device("cpu"), "nf4")
+    assert {weight.dtype for weight in model.parameters()} == {dtype}
