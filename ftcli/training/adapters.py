@@ -71,15 +71,19 @@ def add_lora(
     return adapted
 
 
-def widen_trained_modules(model: PeftModel) -> bool:
-    """Hold modules that are trained whole in float32, like the adapters; whether there are any.
+def widen_trained_modules(model: PeftModel) -> None:
+    """Hold modules that are trained whole in float32, like the adapters.
 
-    Such a model must be computed under autocast, since the modules around them stay as they are.
+    Such a model must be computed under autocast (`trains_modules_whole`), since the modules around them stay as they are.
     """
-    found = [module for module in model.modules() if isinstance(module, ModulesToSaveWrapper)]
-    for module in found:
-        module.modules_to_save.float()
-    return bool(found)
+    for module in model.modules():
+        if isinstance(module, ModulesToSaveWrapper):
+            module.modules_to_save.float()
+
+
+def trains_modules_whole(model: nn.Module) -> bool:
+    """Whether some modules are trained whole, by the settings or by those of the adapter that is trained further."""
+    return any(isinstance(module, ModulesToSaveWrapper) for module in model.modules())
 
 
 def save_start(model: PeftModel, folder: Path) -> Path | None:

@@ -72,10 +72,11 @@ def derive_micro_batch(lengths: Sequence[int], global_batch_size: int, device: t
     ``lengths`` are those of the rows in their order (`row_order`); without packing, padding counts too.
     """
     budget = CPU_TOKENS if device.type == "cpu" else GPU_TOKENS
-
-    def tokens(size: int) -> int:
-        groups = [lengths[first : first + size] for first in range(0, len(lengths), size)]
-        return max(sum(group) if packed else len(group) * max(group) for group in groups)
-
     sizes = [size for size in range(2, global_batch_size + 1) if global_batch_size % size == 0]
-    return max((size for size in sizes if tokens(size) <= budget), default=1)
+    return max((size for size in sizes if largest_micro_batch(lengths, size, packed=packed) <= budget), default=1)
+
+
+def largest_micro_batch(lengths: Sequence[int], size: int, *, packed: bool) -> int:
+    """Tokens of the largest micro-batch of ``size`` rows, with ``lengths`` in their order; without packing, padding counts."""
+    groups = [lengths[first : first + size] for first in range(0, len(lengths), size)]
+    return max(sum(group) if packed else len(group) * max(group) for group in groups)

@@ -8,10 +8,10 @@ qlora in 4 bits (arXiv 2305.14314).
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections import Counter
 from collections.abc import Iterable
+from contextlib import nullcontext
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,6 @@ import torch
 from datasets import Dataset, Features, Value
 from datasets import Sequence as Column
 from transformers import AutoConfig, set_seed
-from transformers.integrations import INTEGRATION_TO_CALLBACK, get_available_reporting_integrations
 from trl import SFTConfig
 
 from ftcli.core.config import non_default
@@ -44,8 +43,8 @@ from ftcli.models.packing import takes_packed_rows
 from ftcli.stages.sft.config import LoraConfig, QloraConfig, SftConfig
 from ftcli.stages.sft.encode import Dropped, Encoded, encode
 from ftcli.training import checkpoints
-from ftcli.training.adapters import add_lora, save_start, widen_trained_modules
-from ftcli.training.batches import derive_micro_batch, row_order, total_steps
+from ftcli.training.adapters import add_lora, save_start, trains_modules_whole, widen_trained_modules
+from ftcli.training.batches import derive_micro_batch, largest_micro_batch, row_order, total_steps
 from ftcli.training.callbacks import Reporter, Stopping
 from ftcli.training.hardware import (
     Choice,
@@ -59,6 +58,7 @@ from ftcli.training.hardware import (
     this_machine,
 )
 from ftcli.training.tally import Tally
+from ftcli.training.trackers import require_trackers, tracking_in
 from ftcli.training.trainer import AnswerTrainer
 
 TRACKING = "tracking"
@@ -67,10 +67,15 @@ TRACKING = "tracking"
 
 def train(ctx: Context[SftConfig]) -> None:
     """Train ``model`` on ``data``; write the output ``model``. Continues from the newest checkpoint in scratch."""
+    require_trackers(ctx.config.report_to)
+    with tracking_in(ctx.scratch / TRACKING) if ctx.config.report_to else nullcontext():
+        _train(ctx)
+
+
+def _train(ctx: Context[SftConfig]) -> None:
     config, source = ctx.config, ctx.one("model")
     device = pick_device()
     dtype = pick_dtype(config.precision, device)
-    trackers = _trackers(ctx)
 
     train_rows = _read(ctx, "train")
     tokenizer = load_tokenizer_of(source)
@@ -107,7 +112,7 @@ def train(ctx: Context[SftConfig]) -> None:
             config.gradient_checkpointing,
             machine,
             state_bytes=sum(weight.nbytes for weight in model.parameters()) + 12 * trainable,
-            tokens=max(sum(ordered[first : first + micro]) for first in range(0, len(ordered), micro)),
+            tokens=largest_micro_batch(ordered, micro, packed=packed),
             layers=shape.num_hidden_layers,
             hidden=shape.hidden_size,
             vocabulary=shape.vocab_size,
@@ -135,7 +140,7 @@ def train(ctx: Context[SftConfig]) -> None:
         max_grad_norm=config.max_grad_norm,
         optim=choices["optim"].value,
         # Where everything trained lies beside frozen weights, those are held in bfloat16 and nothing is cast.
-        bf16=dtype is torch.bfloat16 and (not isinstance(config, LoraConfig) or bool(config.lora_modules_to_save)),
+        bf16=dtype is torch.bfloat16 and (not isinstance(config, LoraConfig) or trains_modules_whole(model)),
         use_cpu=device.type == "cpu",
         gradient_checkpointing=choices["gradient_checkpointing"].value,
         torch_compile=choices["torch_compile"].value,
@@ -149,7 +154,7 @@ def train(ctx: Context[SftConfig]) -> None:
         logging_steps=config.logging_steps,
         logging_nan_inf_filter=False,
         dataloader_pin_memory=device.type != "cpu",
-        report_to=list(trackers) or "none",
+        report_to=list(config.report_to) or "none",
         run_name=f"{ctx.out.parent.name}",
         disable_tqdm=True,
     )
@@ -271,31 +276,6 @@ def _mixture(ctx: Context[SftConfig], sets: list[Encoded]) -> list[tuple[range, 
     ]
 
 
-def _trackers(ctx: Context[SftConfig]) -> tuple[str, ...]:
-    """The trackers to report to: installed, writing beside the stage's own files, and asking nobody for a login."""
-    for name in ctx.config.report_to:
-        if name not in INTEGRATION_TO_CALLBACK:
-            raise UsageError(
-                f"report_to: no tracker is named {name}",
-                f"transformers knows {', '.join(sorted(INTEGRATION_TO_CALLBACK))}",
-            )
-        if name not in get_available_reporting_integrations():
-            raise UsageError(f"report_to: {name} is not installed", f"pip install {name}, or leave it out")
-    folder = str(ctx.scratch / TRACKING)
-    for variable, value in {
-        "TENSORBOARD_LOGGING_DIR": folder,
-        "TRACKIO_DIR": folder,
-        "WANDB_DIR": folder,
-        "WANDB_MODE": "online" if os.environ.get("WANDB_API_KEY") else "offline",
-        "WANDB_SILENT": "true",
-        "MLFLOW_TRACKING_URI": f"file:{folder}",
-    }.items():
-        os.environ.setdefault(variable, value)
-    if ctx.config.report_to:
-        (ctx.scratch / TRACKING).mkdir(exist_ok=True)
-    return ctx.config.report_to
-
-
 def _use_eager(config: SftConfig, model: Any) -> None:
     if config.attn_implementation == "eager":
         model.set_attn_implementation("eager")
@@ -307,8 +287,18 @@ def _quantization(config: LoraConfig) -> tuple[str | None, bool | None]:
 
 def _check_adapter_settings(config: LoraConfig, source: Artifact, adapter: Any) -> None:
     """An adapter brings its own shape, so a setting that contradicts it cannot be honoured."""
-    brought = {"lora_r": adapter.r, "lora_alpha": adapter.lora_alpha, "lora_dropout": adapter.lora_dropout}
+    brought = {
+        "lora_r": adapter.r,
+        "lora_alpha": adapter.lora_alpha,
+        "lora_dropout": adapter.lora_dropout,
+        "use_rslora": adapter.use_rslora,
+        "use_dora": adapter.use_dora,
+        "lora_modules_to_save": sorted(adapter.modules_to_save or []),
+        "init_lora_weights": "trained weights",
+    }
     given = non_default(config)
+    if "lora_modules_to_save" in given:
+        given["lora_modules_to_save"] = sorted(given["lora_modules_to_save"])
     wrong = [f"{name} {given[name]} (it has {own})" for name, own in brought.items() if given.get(name, own) != own]
     if "lora_target_modules" in given and set(config.lora_target_modules) != set(adapter.target_modules):
         wrong.append(f"lora_target_modules (it has {', '.join(sorted(adapter.target_modules))})")

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from transformers import AutoTokenizer, get_scheduler
 
 from ftcli.core.errors import BadData, UsageError
@@ -294,6 +296,43 @@ def test_a_tracker_gets_the_losses(
     events.Reload()
     assert [item.value for item in events.Scalars("train/loss")] == pytest.approx(losses(ctx), rel=1e-3)
     assert len(events.Scalars("eval/loss")) == 1
+
+
+def test_trackers_leave_the_environment_as_it_was(inputs: dict[str, Artifact], tmp_path: Path) -> None:
+    """Else a second stage in the same process would write into the first one's folder."""
+    before = dict(os.environ)
+    ctx = run_stage(LORA, tmp_path, inputs, report_to=("tensorboard",), **{**SETTINGS, "max_steps": 1})
+    assert dict(os.environ) == before
+    assert list((ctx.out / "tracking").rglob("events.*"))
+
+
+def test_an_adapter_with_modules_trained_whole_is_trained_further(inputs: dict[str, Artifact], tmp_path: Path) -> None:
+    settings = {**SETTINGS, "precision": "bf16"}
+    first = run_stage(LORA, tmp_path / "first", inputs, lora_modules_to_save=("embed_tokens",), **settings)
+    second = run_stage(LORA, tmp_path / "second", {**inputs, "model": output(first, inputs)}, **settings)
+    assert losses(second)[0] < losses(first)[0] - 0.1
+    key = "base_model.model.model.embed_tokens.weight"
+    weights = [load_file(ctx.out / "model" / "adapter_model.safetensors")[key] for ctx in (first, second)]
+    assert weights[1].dtype is torch.float32
+    assert not torch.equal(*weights)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"use_rslora": True},
+        {"use_dora": True},
+        {"lora_modules_to_save": ("embed_tokens",)},
+        {"init_lora_weights": "pissa"},
+    ],
+    ids=str,
+)
+def test_an_adapter_cannot_become_one_of_another_kind(
+    settings: dict[str, Any], inputs: dict[str, Artifact], tmp_path: Path
+) -> None:
+    first = run_stage(LORA, tmp_path / "first", inputs, **{**SETTINGS, "max_steps": 1})
+    with pytest.raises(UsageError, match=f"is an adapter already, which cannot take {next(iter(settings))}"):
+        run_stage(LORA, tmp_path / "second", {**inputs, "model": output(first, inputs)}, **SETTINGS, **settings)
 
 
 def test_metrics_tell_tokens_and_memory(inputs: dict[str, Artifact], tmp_path: Path) -> None:
