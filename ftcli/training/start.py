@@ -1,0 +1,73 @@
+"""Where training on preferences or rewards starts: an adapter trained further, a new one, or a whole model.
+
+``auto`` is an adapter on the base as its record says: in 4 bits where the policy was trained on 4 bits. An adapter learned
+beside rounded weights does not fit the unrounded ones, nor the other way round, so ``lora`` and ``qlora`` are refused where
+they contradict the record.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+
+from ftcli.core.errors import UsageError
+from ftcli.core.stage import Artifact
+from ftcli.models.load import is_adapter, load_adapter, load_base, read_base_record
+from ftcli.training.adapters import add_lora
+
+Method = Literal["auto", "lora", "qlora", "full"]
+
+
+@dataclass(frozen=True)
+class Start:
+    """A model ready to train. ``quantization`` and ``double_quant`` go into its record (`ftcli.models.load.write_base_record`)."""
+
+    model: Any
+    """A `PeftModel` whose adapter ``default`` is trained, or, for ``full``, a whole model with float32 weights."""
+    is_fresh: bool
+    """Whether an adapter was put on it whose product is still 0."""
+    quantization: str | None = None
+    double_quant: bool | None = None
+
+    @property
+    def is_whole(self) -> bool:
+        return not hasattr(self.model, "peft_config")
+
+
+def load_start(
+    source: Artifact,
+    method: Method,
+    dtype: torch.dtype,
+    device: torch.device,
+    *,
+    r: int,
+    alpha: int,
+    keeps_adapter: bool = True,
+) -> Start:
+    """``source`` with what ``method`` trains in float32 and requiring gradients, the rest frozen and in ``dtype``.
+
+    ``r`` and ``alpha`` are a new adapter's, on all linear layers and without dropout; ``keeps_adapter`` False puts a new one on
+    the base of a ``source`` that is an adapter. Raises `UsageError` where ``method`` does not fit ``source``.
+    """
+    if method == "full":
+        if is_adapter(source.path):
+            raise UsageError(
+                f"{source.ref} is an adapter, and method full trains all weights of a whole model",
+                f"set method to auto, or merge it first: ftcli export --model {source.ref} --format merged",
+            )
+        return Start(load_base(source.path, torch.float32, device, packing=True), is_fresh=False)
+    record = read_base_record(source.path)
+    recorded = record.get("quantization")
+    wanted = {"auto": recorded, "lora": None, "qlora": "nf4"}[method]
+    if is_adapter(source.path) and wanted != recorded:
+        raise UsageError(
+            f"{source.ref} was trained on its base {'in 4 bits' if recorded else 'unrounded'}, which method {method} does not keep",
+            "set method to auto",
+        )
+    double_quant = bool(record.get("double_quant", True)) if wanted else None
+    base = load_base((source.base or source).path, dtype, device, wanted, double_quant is not False, packing=True)
+    if source.base is not None and keeps_adapter:
+        return Start(load_adapter(base, source, trainable=True), False, wanted, double_quant)
+    return Start(add_lora(base, r=r, alpha=alpha), True, wanted, double_quant)
