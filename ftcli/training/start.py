@@ -55,7 +55,7 @@ def load_start(
         if is_adapter(source.path):
             raise UsageError(
                 f"{source.ref} is an adapter, and method full trains all weights of a whole model",
-                f"set method to auto, or merge it first: ftcli export --model {source.ref} --format merged",
+                f"set method to auto, or merge it first: ftcli export --from {source.ref} --to merged",
             )
         return Start(load_base(source.path, torch.float32, device, packing=True), is_fresh=False)
     record = read_base_record(source.path)
