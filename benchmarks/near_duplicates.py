@@ -27,8 +27,8 @@ from numpy.typing import NDArray
 from ftcli.data.dedup import normalise, rank_by
 from ftcli.data.minhash import band_keys
 from ftcli.data.near import Columns, assign_leaders, group
-from ftcli.data.pairs import Pairs
 from ftcli.data.shingles import Shingles, jaccard, shingle
+from ftcli.data.similar import Pairs
 from tests.data.planted import Prose
 
 Pair = tuple[int, int]

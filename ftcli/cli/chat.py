@@ -18,7 +18,7 @@ from ftcli.cli.inputs import find, newest, stage_of
 from ftcli.core.errors import Corrupt, UsageError
 from ftcli.core.rundir import RunDir
 from ftcli.core.stage import Artifact, Kind
-from ftcli.launch.process import DEFAULTS, ENVIRONMENT, OFFLINE
+from ftcli.launch.environment import DEFAULTS, ENVIRONMENT, OFFLINE
 from ftcli.pipeline.references import default_label, external
 from ftcli.pipeline.resolve import from_outside, from_published
 

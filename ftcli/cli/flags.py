@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 import keyword
+import os
 import tempfile
 import types
 import typing
@@ -20,16 +21,18 @@ import typer.core
 
 from ftcli.cli.inputs import find, newest
 from ftcli.cli.output import launcher, print_result, report_texts
+from ftcli.cli.score import print_scores
 from ftcli.core.config import StageConfig, nearest, parse
 from ftcli.core.console import Console
 from ftcli.core.errors import UsageError
 from ftcli.core.events import Events
 from ftcli.core.rundir import RunDir
-from ftcli.core.stage import Artifact, Context, Input, Stage
+from ftcli.core.stage import Artifact, Context, Input, Kind, Stage
+from ftcli.launch.environment import check_processes, refuse_other_launchers
 from ftcli.launch.spec import load_stage
 from ftcli.pipeline.references import ID_PATTERN, LABEL_PATTERN, default_label, repeated_label
 from ftcli.pipeline.resolve import from_published
-from ftcli.pipeline.runner import Task, execute
+from ftcli.pipeline.runner import Task, decide, execute
 from ftcli.pipeline.yaml_lines import value_for
 
 
@@ -77,6 +80,8 @@ def stage_command(name: str, target: str, text: str) -> Any:
     parameters = [
         *_common(name),
         *_inspecting(stage),
+        *_scoring(stage),
+        *_sharing(stage),
         *(_input_option(*item) for item in stage.inputs.items()),
         *_settings(stage.config),
     ]
@@ -117,13 +122,39 @@ def _inspecting(stage: Stage[Any]) -> list[inspect.Parameter]:
     return [_parameter("inspect_", bool, typer.Option(False, "--inspect", help=text))] if stage.inspect else []
 
 
+def _sharing(stage: Stage[Any]) -> list[inspect.Parameter]:
+    text = "Processes of this machine that share the work, with a GPU each where there are any."
+    option = typer.Option(1, "--processes", min=1, metavar="INT", help=text)
+    return [_parameter("processes_", int, option)] if stage.parallel else []
+
+
+def _scoring(stage: Stage[Any]) -> list[inspect.Parameter]:
+    if stage.score is None:
+        return []
+    output, kind = next(iter(stage.outputs.items()))
+    text = (
+        f"Score the JSON lines of a file (- is stdin) with what the stage --id made, or {_option(output)}; print them."
+    )
+    other = f"What --score scores with, in place of what the stage --id made. [{kind}]"
+    return [
+        _parameter("score_", str | None, typer.Option(None, "--score", metavar="FILE", help=text)),
+        _parameter("scorer_", str | None, typer.Option(None, _option(output), metavar="REF", help=other)),
+    ]
+
+
 def _input_option(name: str, spec: Input) -> inspect.Parameter:
-    text = f"{spec.help} [{spec.kind}{'' if spec.required else ', optional'}]"
-    parameter = _input_parameter(name)
+    unless = f", or {_option(spec.unless)}" if spec.unless else ""
+    text = f"{spec.help} [{spec.kind}{unless if spec.required else ', optional'}]"
+    parameter, option = _input_parameter(name), _option(name)
+    metavar = "FILE.py:NAME" if spec.kind is Kind.FUNCTION else "REF"
     if spec.many:
-        note = f"{text} Repeat for several; LABEL=REF names one."
-        return _parameter(parameter, list[str] | None, typer.Option(None, f"--{name}", metavar="REF", help=note))
-    return _parameter(parameter, str | None, typer.Option(None, f"--{name}", metavar="REF", help=text))
+        note = f"{text} Repeat for several; LABEL={metavar} names one."
+        return _parameter(parameter, list[str] | None, typer.Option(None, option, metavar=metavar, help=note))
+    return _parameter(parameter, str | None, typer.Option(None, option, metavar=metavar, help=text))
+
+
+def _option(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
 
 
 def _input_parameter(name: str) -> str:
@@ -136,7 +167,7 @@ def _settings(model: type[StageConfig]) -> list[inspect.Parameter]:
 
 
 def _setting(name: str, field: Any) -> inspect.Parameter:
-    flag = f"--{name.replace('_', '-')}"
+    flag = _option(name)
     default = field.get_default(call_default_factory=True)
     shown = "" if field.is_required() or default in (None, ()) else f" [default: {_shown(default)}]"
     text = f"{' '.join((field.description or '').split())}{shown}"
@@ -175,21 +206,28 @@ def _metavar(annotation: Any) -> str:
 
 def run_stage(target: str, stage: Stage[Any], values: Mapping[str, Any]) -> None:
     """Validate the flags, find the inputs, run the stage and print where its result is."""
+    refuse_other_launchers(os.environ, "with --processes N" if stage.parallel else "which needs one process only")
     run = RunDir(values["run_"])
     id = str(values["id_"])
     if not ID_PATTERN.match(id):
         raise UsageError(f"--id {id}: lower-case letters, digits, - and _, a letter first")
+    if values.get("score_") is not None:
+        print_scores(run, id, stage, values)
+        return
+    if values.get("scorer_") is not None:
+        raise UsageError(f"{_option(next(iter(stage.outputs)))} says what to score with", "give --score FILE, too")
     config = _config(stage, values)
     with Console() as console:
-        inputs = {
-            name: _artifacts(run, id, name, spec, values[_input_parameter(name)], console)
-            for name, spec in stage.inputs.items()
-        }
+        typed = {name: values[_input_parameter(name)] for name in stage.inputs}
+        given = {name: value for name, value in typed.items() if value not in (None, [])}
+        inputs = {name: _artifacts(run, id, name, spec, given, console) for name, spec in stage.inputs.items()}
         inputs = {name: items for name, items in inputs.items() if items}
         if values.get("inspect_"):
             print(_seen(stage, config, inputs))
             return
-        task = Task(id, target, stage, config, inputs)
+        task = Task(id, target, stage, config, inputs, values.get("processes_", 1))
+        if decide(task, run, force=values["force_"]).run:
+            check_processes(task.processes, in_process=values["in_process_"])
         launch = launcher(in_process=values["in_process_"])
         published = execute(task, run, launch, console.sink, console.say, force=values["force_"], wait=values["wait_"])
         for text in report_texts(published):
@@ -232,14 +270,17 @@ def _value(annotation: Any, given: Any) -> Any:
 
 
 def _artifacts(
-    run: RunDir, id: str, name: str, spec: Input, given: str | list[str] | None, console: Console
+    run: RunDir, id: str, name: str, spec: Input, given: Mapping[str, str | list[str]], console: Console
 ) -> tuple[Artifact, ...]:
-    texts = [given] if isinstance(given, str) else given or []
-    if not texts and spec.required:
+    """What was given for the input ``name``; the newest fitting output of ``run`` where nothing was and it is needed."""
+    value = given.get(name, [])
+    texts = [value] if isinstance(value, str) else value
+    if not texts and spec.is_needed(given):
         found = newest(run, spec.kind, but=id)
         if found is None:
+            instead = f", or give {_option(spec.unless)}" if spec.unless else ""
             raise UsageError(
-                f"a {spec.kind} is needed and {run.root} holds none", f"{spec.help} Name one with its option."
+                f"a {spec.kind} is needed and {run.root} holds none", f"{spec.help} Name one with its option{instead}."
             )
         item, output = found
         console.say(
@@ -251,7 +292,7 @@ def _artifacts(
         label, equals, ref = text.partition("=")
         if not (spec.many and equals and LABEL_PATTERN.match(label)):
             label, ref = default_label(text), text
-        given_ones.append(find(run, f"--{name}", ref, spec.kind, label))
+        given_ones.append(find(run, _option(name), ref, spec.kind, label))
     if spec.many and (twice := repeated_label([item.label for item in given_ones])):
-        raise UsageError(f"--{name}: {twice}", f"name them: --{name} LABEL=REF")
+        raise UsageError(f"{_option(name)}: {twice}", f"name them: {_option(name)} LABEL=REF")
     return tuple(given_ones)

@@ -19,7 +19,7 @@ def find(run: RunDir, option: str, text: str, kind: Kind, label: str) -> Artifac
 
     Raises `UsageError` beginning with ``option`` where it is none, or might be two.
     """
-    item = stage_of(run, text)
+    item = None if kind is Kind.FUNCTION else stage_of(run, text)  # no stage makes one
     _, dot, output = text.partition(".")
     try:
         if item is not None and not dot and (only := _only_output(item, kind)):
@@ -58,6 +58,8 @@ def _having(run: RunDir, kind: Kind) -> list[tuple[Published, str]]:
 def _of_this_run(run: RunDir, kind: Kind, text: str) -> str:
     """A hint for whoever wrote ``text``: the outputs of ``run`` that it might have meant."""
     having = _having(run, kind)
+    if kind is Kind.FUNCTION:
+        return "paths are relative to the current folder"
     if not having:
         return f"{run.root} holds no {kind}; name another run with --run"
     guess = nearest(text.partition(".")[0], [item.id for item, _ in having])

@@ -18,7 +18,7 @@ from ftcli.core.errors import BadData, UsageError
 from ftcli.core.rundir import RunDir
 from ftcli.core.stage import Artifact, Kind
 from ftcli.data.rows import SPLITS, Row, RowType, read_split
-from ftcli.launch.process import ENVIRONMENT
+from ftcli.launch.environment import ENVIRONMENT
 from ftcli.pipeline.references import external
 from ftcli.stages.prep.report.text import counted
 from ftcli.stages.sft.config import SftConfig

@@ -9,14 +9,14 @@ from typing import Any
 from ftcli.core.rundir import Published
 from ftcli.core.stage import Kind
 from ftcli.launch.inline import run_inline
-from ftcli.launch.process import run_in_process_of_its_own
+from ftcli.launch.process import run_in_workers
 from ftcli.pipeline.runner import Launcher
 
 SUMMARY = "summary.txt"
 
 
 def launcher(*, in_process: bool) -> Launcher:
-    return run_inline if in_process else run_in_process_of_its_own
+    return run_inline if in_process else run_in_workers
 
 
 def result_json(item: Published) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Annotated, Any
@@ -13,6 +14,7 @@ from ftcli.cli.output import print_reports, print_table, result_json
 from ftcli.core.console import Console
 from ftcli.core.errors import Corrupt, UsageError
 from ftcli.core.rundir import Published, RunDir
+from ftcli.launch.environment import check_processes, refuse_other_launchers
 from ftcli.launch.inline import run_inline
 from ftcli.launch.warm import WarmWorkers
 from ftcli.pipeline import lineage as lineage_of
@@ -56,6 +58,7 @@ def run(
 
       ftcli run recipes/quickstart.yaml --run runs/quickstart
     """
+    refuse_other_launchers(os.environ, "with launch: {processes: N} on an entry of the recipe")
     plan = read_recipe(recipe, sets or [])
     directory = _run_dir(run, plan)
     if dry_run:
@@ -98,6 +101,8 @@ def plan(
         print(f"{item['id']}: {_what(item['runs'])} ({item['reason']})")
         for name, refs in item["inputs"].items():
             print(f"    {name}: {', '.join(_labelled(ref) for ref in refs)}")
+        if item["processes"] > 1:
+            print(f"    launch: {item['processes']} processes")
         width = max((len(f"{s['key']} = {s['value']}") for s in item["settings"]), default=0)
         for setting in item["settings"]:
             print(f"    {(setting['key'] + ' = ' + str(setting['value'])).ljust(width)}  # {setting['origin']}")
@@ -153,11 +158,19 @@ def verify(run: ExistingRun = Path("runs/default"), as_json: AsJson = False) -> 
 
 
 def _workers(forecasts: list[Forecast], *, in_process: bool) -> AbstractContextManager[Launcher]:
-    """How to start workers for the stages that will run; what those after the first import is imported once for all."""
+    """How to start workers for the stages that will run; what those after the first import is imported once for all.
+
+    Raises `UsageError` where one of them cannot have as many as its ``launch:`` asks for.
+    """
+    entries = [item.entry for item in forecasts if item.runs is not False]
+    for entry in entries:
+        try:
+            check_processes(entry.processes, in_process=in_process)
+        except UsageError as error:
+            raise UsageError(f"{entry.id}: launch: {error.message}", error.hint) from None
     if in_process:
         return nullcontext(run_inline)
-    stages = [item.entry.stage for item in forecasts if item.runs is not False]
-    return WarmWorkers({stage.module for stage in stages[1:] if stage.module})
+    return WarmWorkers({entry.stage.module for entry in entries[1:] if entry.stage.module})
 
 
 def _run_dir(run: Path | None, recipe: Recipe) -> RunDir:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -22,6 +22,9 @@ class StageConfig(BaseModel):
     """Settings common to all stages."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
+
+    refused: ClassVar[Mapping[str, str]] = {}
+    """Settings that other tools have and this stage must not, with the reason."""
 
     seed: int = 42
     """Seed for data order, new weights and sampling."""
@@ -105,6 +108,8 @@ def _problem(model: type[StageConfig], item: Any) -> Problem:
     path = [str(part) for part in item["loc"]]
     key = path[0] if path else ""
     if item["type"] == "extra_forbidden":
+        if key in model.refused:
+            return Problem(key, f"{key} is not offered: {model.refused[key]}")
         return Problem(key, f"unknown key {key}", nearest(key, model.model_fields))
     if item["type"] == "missing":
         return Problem(key, f"{key} must be given")

@@ -28,9 +28,17 @@ REDRAWS_PER_S = 4
 RATE_OVER_S = 3600.0
 """Time left comes from the rate over this long: a step may take minutes."""
 
-CURVES = {"train/loss": "val/loss", "objective/scores": ""}
+CURVES = {"train/loss": "val/loss", "objective/scores": "eval/score"}
 """The metric that is drawn, the first of these that a stage sends, and the one marked on its curve."""
-BESIDE = {"train/lr": "lr", "train/learning_rate": "lr", "objective/kl": "kl", "perf/mfu": "mfu"}
+BESIDE = {
+    "train/lr": "lr",
+    "train/learning_rate": "lr",
+    "objective/kl": "kl",
+    "rollout/length_mean": "length",
+    "policy/entropy_avg": "entropy",
+    "val/explained_variance": "ev",
+    "perf/mfu": "mfu",
+}
 MEMORY = "perf/peak_memory_bytes"
 
 COLUMNS, ROWS = 70, 5
@@ -53,7 +61,7 @@ class Curve:
         self.is_hidden = False
 
     def add(self, event: Event) -> None:
-        self._name = self._name or next((name for name in CURVES if name in event), "")
+        self._name = self._name or next((name for name, mark in CURVES.items() if name in event or mark in event), "")
         mark = CURVES.get(self._name, "")
         if self._name in event:
             self._points.append((event["step"], _finite(event[self._name])))
@@ -73,12 +81,24 @@ class Curve:
             return
         # Copies: this runs in the thread that redraws, while `add` goes on.
         points, marks, beside = list(self._points), list(self._marks), list(self._beside.items())
-        lines = draw(points, marks, min(options.max_width - 2, COLUMNS), ROWS)
+        width = options.max_width - 2
+        lines = draw(points, marks, min(width, COLUMNS), ROWS)
         if lines:
-            first = CURVES[self._name]  # in a narrow terminal the end is cut
-            beside.sort(key=lambda item: item[0] != first)
-            caption = "  ".join([self._name, *(text for _, text in beside)])
-            yield Text("\n".join(f"  {line}" for line in [*lines, caption]), no_wrap=True, overflow="ellipsis")
+            order = [CURVES[self._name], *BESIDE.values()]
+            beside.sort(key=lambda item: order.index(item[0]) if item[0] in order else len(order))
+            lines += _filled([self._name, *(text for _, text in beside)], width)
+            yield Text("\n".join(f"  {line}" for line in lines), no_wrap=True, overflow="ellipsis")
+
+
+def _filled(parts: list[str], width: int) -> list[str]:
+    """``parts`` beside each other in lines of at most ``width``, each whole."""
+    lines = [parts[0]]
+    for part in parts[1:]:
+        if len(lines[-1]) + 2 + len(part) <= width:
+            lines[-1] += f"  {part}"
+        else:
+            lines.append(part)
+    return lines
 
 
 def _finite(value: Any) -> float | None:

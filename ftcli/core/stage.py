@@ -5,7 +5,7 @@ The controller fills a `Context` and a worker calls ``stage.run(ctx)``; a stage 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -35,16 +35,26 @@ class Kind(StrEnum):
     """A reward model: PEFT adapter, scalar head and reward_stats.json."""
     REPORT = "report"
     """A folder with report.html, its short form summary.txt, and the figures it shows."""
+    FUNCTION = "function"
+    """A Python function, ``FILE.py:NAME``: the artifact's path is the file, and its ref ends with ``:NAME``."""
 
 
 @dataclass(frozen=True)
 class Input:
-    """One named input of a stage. ``many`` inputs take a list, or a mapping from label to reference."""
+    """One named input of a stage. ``many`` inputs take a list, or a mapping from label to reference.
+
+    ``unless`` names another input of the stage that can take this one's place: with that one given, this is optional.
+    """
 
     kind: Kind
     help: str
     required: bool = True
     many: bool = False
+    unless: str = ""
+
+    def is_needed(self, given: Collection[str]) -> bool:
+        """Whether the stage cannot run without this input, where the inputs named ``given`` are there."""
+        return self.required and self.unless not in given
 
 
 @dataclass(frozen=True)
@@ -103,6 +113,15 @@ class Context(Generic[C_co]):
     events: Events
     stop: Stop = field(default_factory=Stop)
     """A stage that is ``stoppable`` looks at it between its steps, and raises `Stopped` after saving."""
+    rank: int = 0
+    """Which of the processes that share the work this is. Only what rank 0 writes to ``out`` is published, and only its
+    events are heard; the others have their own ``out`` and ``scratch``, which nobody reads."""
+    world_size: int = 1
+
+    @property
+    def shared_scratch(self) -> Path:
+        """Rank 0's scratch, which the others read a checkpoint from and write nothing to."""
+        return self.scratch if self.rank == 0 else self.scratch.parent
 
     def one(self, name: str) -> Artifact:
         """The single artifact of a required input."""
@@ -140,13 +159,24 @@ class Stage(Generic[C]):
     """What `run` imports, with all that this takes; a process that will run several stages imports it ahead."""
     stoppable: bool = False
     """Whether ``run`` looks at ``ctx.stop``; if not, a signal ends it wherever it is."""
+    parallel: bool = False
+    """Whether several processes of one machine can share its work (``ctx.rank`` of ``ctx.world_size``), for the same
+    result; the flag ``--processes`` and ``launch:`` in recipes ask for it."""
     leaner: Callable[[C, Mapping[str, Any]], tuple[C, str] | None] | None = None
     """After memory ran out: from the settings and facts so far, settings that need less and give the same result, with what
     they change in words; None if there are none left."""
     inspect: Callable[[Context[C]], str] | None = None
     """Says what it sees in the inputs, without writing anything: the flag ``--inspect``."""
+    score: Callable[[Artifact, Iterable[bytes], str, Callable[[str], None]], Iterator[dict[str, Any]]] | None = None
+    """Scores the JSON lines of a file, with what the stage makes as its first output: the flag ``--score``. Given that artifact,
+    the lines, the file's name for errors, and what says things to a person, it gives each line's object with its scores."""
 
     def __post_init__(self) -> None:
         clash = set(self.inputs) & set(self.config.model_fields)
         if clash:
             raise UsageError(f"stage {self.name}: {', '.join(sorted(clash))} is an input and a setting")
+        for name, spec in self.inputs.items():
+            if spec.unless and spec.unless not in self.inputs:
+                raise UsageError(
+                    f"stage {self.name}: {name} is needed unless {spec.unless} is given, which is no input"
+                )

@@ -18,8 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ftcli.data.hashing import Lookup, counts_of
-from ftcli.data.pairs import Pairs, slices
 from ftcli.data.shingles import SHIFT, Shingles, jaccard
+from ftcli.data.similar import Pairs, slices
 
 MOST_RARITY_BITS = 22
 """Hashes are counted by that many of their upper bits; one count for several only makes the order less sharp."""

@@ -18,8 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ftcli.data.minhash import NO_KEY
-from ftcli.data.pairs import Pairs, slices
 from ftcli.data.shingles import SHIFT, Shingles, jaccard
+from ftcli.data.similar import Pairs, slices
 
 View = Callable[[NDArray[np.int64]], Shingles]
 """Gives the shingles of one text of each of the rows asked for, in that order."""

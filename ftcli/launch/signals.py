@@ -1,7 +1,7 @@
-"""Hand a signal to stop on to the worker, so that it finishes its step, saves, and leaves by itself.
+"""Hand a signal to stop on to the workers, so that they finish their step, save, and leave by themselves.
 
-The controller alone is told of a stop by whoever started it; the terminal and some schedulers tell the worker too, which does
-no harm. A second signal is not passed on: it ends the controller as usual, and the worker with it.
+The controller alone is told of a stop by whoever started it; the terminal and some schedulers tell the workers too, which does
+no harm. A second signal is not passed on: it ends the controller as usual, and the workers with it.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Any
@@ -18,8 +18,8 @@ from ftcli.core.stop import SIGNALS, Stop
 
 
 @contextmanager
-def passed_on(pid: int, *, stoppable: bool) -> Iterator[Stop]:
-    """Meanwhile the first of the `SIGNALS` to this process becomes a SIGTERM to ``pid``; yields whether it came.
+def passed_on(tell: Callable[[int], None], *, stoppable: bool) -> Iterator[Stop]:
+    """Meanwhile the first of the `SIGNALS` to this process is passed on by ``tell`` as a SIGTERM; yields whether it came.
 
     A stage that is not ``stoppable`` has nothing to save, so signals keep their effect. Only the main thread can set handlers.
     """
@@ -35,7 +35,7 @@ def passed_on(pid: int, *, stoppable: bool) -> Iterator[Stop]:
         # Not by print: the signal may have come in the middle of another one, whose lock is held.
         os.write(2, f"\n{stop.asked}: finishing the step and saving; once more ends it at once\n".encode())
         with suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGTERM)
+            tell(signal.SIGTERM)
 
     for number in SIGNALS:
         signal.signal(number, pass_on)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import importlib
 import json
+import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,21 +19,32 @@ RESULT = "result.json"
 
 @dataclass(frozen=True)
 class Job:
-    """One run of one stage. ``target`` is ``module:NAME`` of its `Stage`."""
+    """One run of one stage. ``target`` is ``module:NAME`` of its `Stage`; ``processes`` share its work."""
 
     target: str
     config: Mapping[str, Any]
     inputs: Mapping[str, tuple[Artifact, ...]]
     out: Path
     scratch: Path
+    processes: int = 1
 
     def stage(self) -> Stage[Any]:
         return load_stage(self.target)
 
+    def of_rank(self, rank: int) -> Job:
+        """This job as process ``rank`` does it: rank 0 as it stands, others in ``scratch/rank-<r>/``, with an ``out`` in
+        it that nobody publishes."""
+        own = self.scratch / f"rank-{rank}"
+        return replace(self, out=own / "out", scratch=own) if rank else self
+
     def write(self) -> Path:
         """Write the job file to scratch, and remove what an earlier try said of itself."""
-        for name in (RESULT, FACTS):
-            (self.scratch / name).unlink(missing_ok=True)
+        for own in [self.of_rank(rank) for rank in range(self.processes)]:
+            if own.out != self.out:
+                shutil.rmtree(own.out, ignore_errors=True)
+                own.out.mkdir(parents=True)
+            for name in (RESULT, FACTS):
+                (own.scratch / name).unlink(missing_ok=True)
         path = self.scratch / "job.json"
         value = {
             "target": self.target,
@@ -40,6 +52,7 @@ class Job:
             "inputs": {name: [item.to_json() for item in items] for name, items in self.inputs.items()},
             "out": str(self.out),
             "scratch": str(self.scratch),
+            "processes": self.processes,
         }
         path.write_text(json.dumps(value, indent=2), encoding="utf-8")
         return path
@@ -48,7 +61,8 @@ class Job:
     def read(cls, path: Path) -> Job:
         value = json.loads(path.read_text(encoding="utf-8"))
         inputs = {name: tuple(Artifact.from_json(item) for item in items) for name, items in value["inputs"].items()}
-        return cls(value["target"], value["config"], inputs, Path(value["out"]), Path(value["scratch"]))
+        folders = Path(value["out"]), Path(value["scratch"])
+        return cls(value["target"], value["config"], inputs, *folders, value["processes"])
 
 
 @dataclass(frozen=True)

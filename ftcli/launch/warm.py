@@ -18,15 +18,9 @@ from typing import TextIO
 
 from ftcli.core.errors import StageFailed
 from ftcli.core.events import Sink
-from ftcli.launch.process import (
-    OFFLINE,
-    listen,
-    memory_kills,
-    needs_hub,
-    result_of,
-    run_in_process_of_its_own,
-    worker_environment,
-)
+from ftcli.launch.ending import memory_kills, result_of
+from ftcli.launch.environment import OFFLINE, needs_hub, worker_environment
+from ftcli.launch.process import listen, run_in_workers
 from ftcli.launch.signals import passed_on
 from ftcli.launch.spec import Job, Result
 
@@ -34,8 +28,9 @@ from ftcli.launch.spec import Job, Result
 class WarmWorkers:
     """A launcher for the jobs of one recipe, to be used in a ``with`` statement. ``modules`` are imported once.
 
-    A job is given a plain worker where a fork would not do the same: when it needs the hub, which libraries rule out while
-    they are imported, and when the template did not become ready, because torch sees a GPU or an import failed.
+    A job is given plain workers where a fork would not do the same: when several share it, each with its own environment;
+    when it needs the hub, which libraries rule out while they are imported; and when the template did not become ready,
+    because torch sees a GPU or an import failed.
     """
 
     def __init__(self, modules: Collection[str]) -> None:
@@ -58,9 +53,9 @@ class WarmWorkers:
     def __call__(self, job: Job, sink: Sink) -> Result:
         if self._template is None and self._modules:
             self._start(job)
-        elif self._is_ready() and not needs_hub(job):
+        elif job.processes == 1 and self._is_ready() and not needs_hub(job):
             return self._run_in_fork(job, sink)
-        return run_in_process_of_its_own(job, sink)
+        return run_in_workers(job, sink)
 
     def _start(self, job: Job) -> None:
         self._control, theirs = socket.socketpair()
@@ -87,7 +82,7 @@ class WarmWorkers:
             events = self._send(job, theirs)
             pid = self._number()
             try:
-                with passed_on(pid, stoppable=job.stage().stoppable) as stop:
+                with passed_on(lambda number: os.kill(pid, number), stoppable=job.stage().stoppable) as stop:
                     listen(events, sink)
                     code = self._number()
             except EOFError:

@@ -1,6 +1,8 @@
 """The worker: read one job file, run its stage, leave a result. Started by `ftcli.launch.process` as a child process.
 
-    python -m ftcli.launch.worker JOB.json EVENTS_FD
+    python -m ftcli.launch.worker JOB.json [EVENTS_FD]
+
+Where several share the job, RANK tells which of them this is; only rank 0 has somebody to tell its events to.
 
 Standard input is a pipe that the controller holds open: when the controller dies, it closes, and the worker ends at once, so
 that no orphan goes on writing into a work folder that somebody else may take over.
@@ -36,15 +38,16 @@ MEMORY_WORDS = (
 )
 
 
-def run_job(job: Job, sink: Sink, stop: Stop | None = None) -> Result:
+def run_job(job: Job, sink: Sink, stop: Stop | None = None, rank: int = 0) -> Result:
     """Run the stage of ``job``; every way it can end becomes a `Result`. ``stop`` asks it to save and end early."""
     started = time.monotonic()
+    job = job.of_rank(rank)
     events = Events(job.scratch, sink)
     try:
         stage = job.stage()
         config = stage.config.model_validate(dict(job.config))
-        stage.run(Context(config, job.inputs, job.out, job.scratch, events, stop or Stop()))
-        result = Result(0, facts={**events.summary, **_resources(started)})
+        stage.run(Context(config, job.inputs, job.out, job.scratch, events, stop or Stop(), rank, job.processes))
+        result = Result(0, facts={**events.summary, **_resources(started), "perf/processes": job.processes})
     except KeyboardInterrupt:
         raise
     except BaseException as error:
@@ -92,15 +95,16 @@ def _end_with_controller() -> None:
     os._exit(1)
 
 
-def work(path: Path, events_fd: int) -> NoReturn:
+def work(path: Path, events_fd: int | None) -> NoReturn:
     """Do the job at ``path`` and end this process, whose stdin is the controller's pipe."""
     job = Job.read(path)
+    rank = int(os.environ["RANK"]) if job.processes > 1 else 0
     stop = Stop()
     if job.stage().stoppable:
         stop.listen()
-    pipe = os.fdopen(events_fd, "w", buffering=1, encoding="utf-8")
+    pipe = open(os.devnull if events_fd is None else events_fd, "w", buffering=1, encoding="utf-8")  # noqa: SIM115
     threading.Thread(target=_end_with_controller, daemon=True).start()
-    result = run_job(job, lambda event: print(json.dumps(event), file=pipe), stop)
+    result = run_job(job, lambda event: print(json.dumps(event), file=pipe), stop, rank)
     pipe.close()
     # Libraries leave threads behind that crash while the interpreter shuts down; the result is on disk, so leave now.
     with suppress(OSError):
@@ -110,4 +114,4 @@ def work(path: Path, events_fd: int) -> NoReturn:
 
 
 if __name__ == "__main__":
-    work(Path(sys.argv[1]), int(sys.argv[2]))
+    work(Path(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else None)

@@ -16,7 +16,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator, NullLocator, StrMethodFormatter
+from matplotlib.ticker import MaxNLocator, NullLocator, PercentFormatter, StrMethodFormatter
 
 INK, MUTED, GRID, ACCENT, BASE = "#010101", "#020202", "#030303", "#040404", "#050505"
 SERIES = ("#040404", "#0a0a01", "#0a0a02", "#0a0a03", "#0a0a04")
@@ -42,6 +42,7 @@ STYLE = {
 }
 WIDTH, ROW_HEIGHT, MARGIN = 5.0, 0.34, 0.55  # inches
 HISTOGRAM_SIZE, TICKS = (3.6, 2.0), 4
+TRACK_SIZE = (4.4, 2.1)
 CROWDED = 0.9
 """Beyond this part of a histogram's axis a tick would run into that of the last edge."""
 
@@ -106,6 +107,72 @@ def lines(series: Mapping[str, Sequence[tuple[float, float]]], *, x_label: str, 
         return _svg(figure)
 
 
+class Line(NamedTuple):
+    """A curve of ``(x, y)``, where a y of None leaves a gap; ``spread`` is half the height of a band around it, point by point.
+    ``is_marked``: few points, each drawn as a dot."""
+
+    label: str
+    points: Sequence[tuple[float, float | None]]
+    spread: Sequence[float | None] | None = None
+    is_marked: bool = False
+
+
+def track(lines: Sequence[Line], *, x_label: str, is_share: bool = False) -> str:
+    """Curves over training in one small picture, each in its own colour; shares are drawn from 0 to 1."""
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=TRACK_SIZE, layout="constrained")
+        axes = figure.subplots()
+        for line, colour in zip(lines, SERIES, strict=False):
+            x = [place for place, _ in line.points]
+            y = np.array([np.nan if value is None else value for _, value in line.points])
+            marker = "o" if line.is_marked or len(x) == 1 else None
+            axes.plot(x, y, color=colour, linewidth=1.6, label=line.label, marker=marker, markersize=4.5)
+            if line.spread is not None:
+                half = np.array([np.nan if value is None else value for value in line.spread])
+                axes.fill_between(x, y - half, y + half, color=colour, alpha=0.16, linewidth=0)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.grid(axis="y", color=GRID, linewidth=0.6)
+        axes.set_axisbelow(True)
+        axes.tick_params(length=0, labelcolor=MUTED)
+        axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+        axes.yaxis.set_major_locator(MaxNLocator(5))
+        if is_share:
+            axes.set_ylim(-0.03, 1.03)
+        axes.set_xlabel(x_label)
+        if len(lines) > 1:
+            axes.legend(
+                frameon=False, fontsize=8, ncols=len(lines), loc="lower left", bbox_to_anchor=(0, 1), borderpad=0.2
+            )
+        return _svg(figure)
+
+
+def outlines(edges: Sequence[float], shares: Mapping[str, Sequence[float]], *, x_label: str) -> str:
+    """Distributions over the same bins on top of each other: the first filled in grey, the others as lines.
+
+    ``edges`` are one more than the shares of each.
+    """
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=TRACK_SIZE, layout="constrained")
+        axes = figure.subplots()
+        for number, (label, values) in enumerate(shares.items()):
+            if number == 0:
+                axes.stairs(values, edges, fill=True, color=BASE, alpha=0.45, label=label)
+            else:
+                axes.stairs(values, edges, color=SERIES[number - 1], linewidth=1.8, label=label)
+        axes.spines[["top", "right", "left"]].set_visible(False)
+        axes.grid(axis="y", color=GRID, linewidth=0.6)
+        axes.set_axisbelow(True)
+        axes.tick_params(length=0, labelcolor=MUTED)
+        axes.xaxis.set_major_locator(MaxNLocator(6))
+        axes.yaxis.set_major_locator(MaxNLocator(4))
+        axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+        axes.set_xlabel(x_label)
+        axes.legend(
+            frameon=False, fontsize=8, ncols=len(shares), loc="lower left", bbox_to_anchor=(0, 1), borderpad=0.2
+        )
+        return _svg(figure)
+
+
 def histogram(edges: Sequence[float], counts: Sequence[int], *, limit: float | None, x_label: str) -> str:
     """Rows by length as SVG, with a dashed line at ``limit`` if that lies within the edges.
 
@@ -140,6 +207,48 @@ def histogram(edges: Sequence[float], counts: Sequence[int], *, limit: float | N
         axes.set_xlabel(x_label)
         axes.set_ylabel("rows")
         return _svg(figure)
+
+
+def signed(edges: Sequence[float], counts: Sequence[int], *, x_label: str, y_label: str) -> str:
+    """A histogram of which one edge is 0: what lies below it is drawn as bad, what lies above as good."""
+    with matplotlib.rc_context(STYLE):
+        figure, axes = _small()
+        is_bad = np.array(edges[:-1]) < 0
+        for colour, which in ((SERIES[4], is_bad), (SERIES[2], ~is_bad)):
+            axes.stairs(np.where(which, counts, 0), edges, fill=True, color=colour)
+        axes.yaxis.set_major_locator(MaxNLocator(4, integer=True))
+        axes.set_xlabel(x_label)
+        axes.set_ylabel(y_label)
+        return _svg(figure)
+
+
+def reliability(bins: Sequence[tuple[float, float, int]], *, x_label: str, y_label: str) -> str:
+    """Points of (probability said, share that came true, cases), larger for more cases, beside the line where both are equal."""
+    with matplotlib.rc_context(STYLE):
+        figure, axes = _small()
+        axes.plot([0.5, 1.0], [0.5, 1.0], color=BASE, linewidth=1.0, linestyle=(0, (3, 3)))
+        most = max(cases for _, _, cases in bins)
+        said, true = [point[0] for point in bins], [point[1] for point in bins]
+        axes.plot(said, true, color=ACCENT, linewidth=1.2)
+        axes.scatter(said, true, s=[12 + 60 * cases / most for _, _, cases in bins], color=ACCENT, linewidths=0)
+        axes.set_xlim(0.49, 1.01)
+        axes.set_ylim(min(0.49, *true) - 0.02, 1.03)
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+        axes.set_xlabel(x_label)
+        axes.set_ylabel(y_label)
+        return _svg(figure)
+
+
+def _small() -> tuple[Figure, Axes]:
+    figure = Figure(figsize=TRACK_SIZE, layout="constrained")
+    axes = figure.subplots()
+    axes.spines[["top", "right", "left"]].set_visible(False)
+    axes.grid(axis="y", color=GRID, linewidth=0.6)
+    axes.set_axisbelow(True)
+    axes.tick_params(length=0, labelcolor=MUTED)
+    axes.xaxis.set_major_locator(MaxNLocator(6))
+    return figure, axes
 
 
 def tick_values(edges: Sequence[float]) -> list[float]:

@@ -3,7 +3,8 @@
 Sampling is exact (softmax of logits / temperature over the whole vocabulary) and does not depend on how rows are batched: each
 row has its own generator, seeded by ``(seed, row key)``, and one uniform draw a token, turned into a token by the inverse
 CDF. (Gumbel noise would do the same with a draw for every word of the vocabulary: 34 of 220 ms a step for 32 rows.)
-The loop calls the backbone and applies the LM head to the last position only.
+The loop calls the backbone and applies the LM head to the last position only. Keys and values are written into room that is kept
+for them, and a row that ends gives its place to the last row, so that little of the cache is ever copied.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import Any, Literal
 import torch
 from torch.nn.functional import pad
 from transformers import DynamicCache
+from transformers.cache_utils import DynamicLayer
 
 from ftcli.core.errors import UsageError
 
@@ -29,10 +31,14 @@ LOGIT_CHANGES = ("final_logit_softcapping", "logit_scale", "logits_scaling", "lm
 
 @dataclass(frozen=True)
 class Generation:
-    """``ids`` are the answer's tokens, with the end-of-turn token as the last one when ``finish_reason`` is ``stop``."""
+    """``ids`` are the answer's tokens, with the end-of-turn token as the last one when ``finish_reason`` is ``stop``.
+
+    ``logprobs`` are the tokens' at the temperature they were drawn with, where a server says them (`ftcli.rl.engines`).
+    """
 
     ids: list[int]
     finish_reason: Literal["stop", "length"]
+    logprobs: list[float] | None = None
 
 
 def row_seed(seed: int, key: str) -> int:
@@ -146,7 +152,7 @@ def _decode(
     generators = [torch.Generator().manual_seed(value) for value in seeds]
     answers: list[list[int]] = [[] for _ in prompts]
     alive = list(range(len(prompts)))
-    cache = DynamicCache(config=backbone.config)
+    cache = _roomy_cache(backbone.config, longest + max_new_tokens)
     positions = (mask.cumsum(1) - 1).clamp(min=0)  # [B, P]
     for _ in range(max_new_tokens):
         output = backbone(
@@ -157,7 +163,7 @@ def _decode(
         for row, token in zip(alive, tokens, strict=True):
             answers[row].append(token)
             on_token(row, token)
-        keep = [place for place, token in enumerate(tokens) if token not in stop_ids]
+        keep = _close_ranks([token not in stop_ids for token in tokens])
         if not keep:
             break
         if len(keep) < len(alive):
@@ -171,16 +177,71 @@ def _decode(
     return [Generation(answer, "stop" if answer[-1] in stop_ids else "length") for answer in answers]
 
 
+def _close_ranks(is_open: list[bool]) -> list[int]:
+    """The places of the rows that go on, in the order that moves the fewest: the last ones fill the holes."""
+    count = sum(is_open)
+    movers = [place for place in range(count, len(is_open)) if is_open[place]]
+    return [place if is_open[place] else movers.pop() for place in range(count)]
+
+
+class _RoomyLayer(DynamicLayer):
+    """A layer of the cache that writes new keys and values [B, G, T, D] behind the old ones, where `DynamicLayer` copies all of
+    them for each token. The room doubles when it is full, up to ``limit`` tokens; ``keys`` and ``values`` are views of it."""
+
+    def __init__(self, limit: int) -> None:
+        super().__init__()
+        self.limit = limit
+
+    def update(
+        self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        if not self.is_initialized:
+            self.lazy_initialization(key_states, value_states)
+            self.rooms = [new.new_empty(*new.shape[:2], 0, new.shape[3]) for new in (key_states, value_states)]
+        start = self.get_seq_length()
+        end = start + key_states.shape[2]
+        if end > self.rooms[0].shape[2]:
+            self.rooms = [self._grown(room, start, end) for room in self.rooms]
+        for room, new in zip(self.rooms, (key_states, value_states), strict=True):
+            room[:, :, start:end] = new
+        self.keys, self.values = (room[:, :, :end] for room in self.rooms)
+        return self.keys, self.values
+
+    def _grown(self, room: torch.Tensor, start: int, end: int) -> torch.Tensor:
+        grown = room.new_empty(*room.shape[:2], max(end, min(2 * end, self.limit)), room.shape[3])
+        grown[:, :, :start] = room[:, :, :start]
+        return grown
+
+    def batch_select_indices(self, indices: torch.Tensor) -> None:
+        """Keep the rows ``indices``, of which none stands before its new place (`_close_ranks`)."""
+        count, device = len(indices), indices.device
+        moved = (indices != torch.arange(count, device=device)).nonzero()[:, 0]
+        length = self.get_seq_length()
+        for room in self.rooms:
+            room[moved, :, :length] = room[indices[moved], :, :length]
+        self.rooms = [room[:count] for room in self.rooms]
+        self.keys, self.values = (room[:, :, :length] for room in self.rooms)
+
+
+def _roomy_cache(config: Any, limit: int) -> DynamicCache:
+    """A cache for at most ``limit`` tokens a row. Layers that keep something else, such as a sliding window, stay transformers'."""
+    cache = DynamicCache(config=config)
+    cache.layers = [_RoomyLayer(limit) if type(layer) is DynamicLayer else layer for layer in cache.layers]
+    return cache
+
+
 def _pick(logits: torch.Tensor, temperature: float, generators: list[torch.Generator]) -> list[int]:
     """One token a row from logits [B, V]: the largest, or with ``temperature`` a draw from the softmax by its inverse CDF."""
     if temperature == 0:
         return [int(token) for token in logits.argmax(dim=1)]
-    weights = torch.softmax(logits / temperature, dim=1)  # [B, V]
+    weights = torch.softmax(logits if temperature == 1 else logits / temperature, dim=1)  # [B, V]
     draws = torch.cat([torch.rand(1, generator=one, dtype=torch.float64) for one in generators]).to(
         weights.device
     )  # [B]
     # Two short cumulative sums in float64, over slices of the vocabulary and then inside one, instead of one over all of it.
-    slices = pad(weights, (0, -weights.shape[1] % SLICE)).view(len(weights), -1, SLICE)  # [B, V / SLICE, SLICE]
+    if weights.shape[1] % SLICE:
+        weights = pad(weights, (0, -weights.shape[1] % SLICE))
+    slices = weights.view(len(weights), -1, SLICE)  # [B, V / SLICE, SLICE]
     mass = slices.sum(dim=2, dtype=torch.float64)  # [B, V / SLICE]
     places = draws[:, None] * mass.sum(dim=1, keepdim=True)  # the total differs from 1 by rounding
     chosen, below = _first_above(mass, places)

@@ -28,7 +28,8 @@ class ScalarHead(nn.Linear):
         nn.init.zeros_(self.bias)
 
     def forward(self, hidden: Tensor) -> Tensor:
-        return super().forward(hidden.to(self.weight.dtype)).squeeze(-1)
+        with torch.autocast(hidden.device.type, enabled=False):  # bfloat16 scores of neighbours would tie
+            return super().forward(hidden.to(self.weight.dtype)).squeeze(-1)
 
 
 def random_head(hidden_size: int, seed: int) -> ScalarHead:

@@ -117,7 +117,7 @@ def _task(
         return outside[(f"{entry.id}.{name}", label)]
 
     inputs = {name: tuple(artifact(name, label, ref) for label, ref in pairs) for name, pairs in entry.inputs.items()}
-    return Task(entry.id, entry.target, entry.stage, entry.config, inputs)
+    return Task(entry.id, entry.target, entry.stage, entry.config, inputs, entry.processes)
 
 
 def describe(forecasts: Sequence[Forecast]) -> list[dict[str, Any]]:
@@ -128,6 +128,7 @@ def describe(forecasts: Sequence[Forecast]) -> list[dict[str, Any]]:
             "stage": item.entry.stage.name,
             "runs": item.runs,
             "reason": item.reason,
+            "processes": item.entry.processes,
             "inputs": {
                 name: [{"label": label, "ref": str(ref)} for label, ref in pairs]
                 for name, pairs in item.entry.inputs.items()

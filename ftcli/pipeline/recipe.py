@@ -26,12 +26,14 @@ from ftcli.pipeline.yaml_lines import Document, read, scalar, value_for
 from ftcli.stages import STAGES
 
 RECIPE_KEYS = ("name", "defaults", "stages")
-ENTRY_KEYS = ("use", "id", "inputs", "with")
+ENTRY_KEYS = ("use", "id", "inputs", "with", "launch")
+LAUNCH_KEYS = ("processes",)
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One stage of a plan. ``inputs`` maps each input to ``(label, reference)`` pairs; ``origins`` each set key to its origin."""
+    """One stage of a plan. ``inputs`` maps each input to ``(label, reference)`` pairs; ``origins`` each set key to its origin;
+    ``processes`` of one machine share its work."""
 
     id: str
     target: str
@@ -39,6 +41,7 @@ class Entry:
     config: StageConfig
     inputs: Mapping[str, tuple[tuple[str, Reference], ...]]
     origins: Mapping[str, str] = field(default_factory=dict)
+    processes: int = 1
 
 
 @dataclass(frozen=True)
@@ -221,9 +224,31 @@ def _entry(
     for problem in problems:
         _report(reader, header, problem, origins)
     inputs = _inputs(reader, header, headers, given, {key for key in overrides if key in header.stage.inputs})
+    processes = _processes(reader, header)
     if config is None:
         return None
-    return Entry(header.id, header.target, header.stage, config, inputs, origins)
+    return Entry(header.id, header.target, header.stage, config, inputs, origins, processes)
+
+
+def _processes(reader: _Reader, header: _Header) -> int:
+    """How many processes ``launch:`` of an entry asks for; 1 where it is missing or wrong."""
+    path = ("stages", header.index, "launch")
+    launch = _mapping(reader, header.item.get("launch"), f"{header.id}: launch", path) or {}
+    if launch and not header.stage.parallel:
+        text = f"{header.id}: launch: the work of {header.stage.name} cannot be shared by several processes"
+        reader.problem(reader.document.line(*path), text, "leave launch out")
+        return 1
+    for key in launch:
+        if key not in LAUNCH_KEYS:
+            line = reader.document.line(*path, key)
+            hint = nearest(key, LAUNCH_KEYS) or f"it has {', '.join(LAUNCH_KEYS)}"
+            reader.problem(line, f"{header.id}: launch: unknown key {key}", hint)
+    value = launch.get("processes", 1)
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        line = reader.document.line(*path, "processes")
+        reader.problem(line, f"{header.id}: launch: processes: a number from 1 on is needed, got {value!r}")
+        return 1
+    return value
 
 
 def _report(reader: _Reader, header: _Header, problem: Problem, origins: Mapping[str, str]) -> None:
@@ -254,10 +279,12 @@ def _inputs(
             for text, hint in problems:
                 reader.problem(line, f"{header.id}: {text}", hint)
         result[name] = tuple(found)
+    named = {name for name, value in given.items() if value not in ([], {})}
     for name, spec in known.items():
-        if spec.required and given.get(name, []) in ([], {}):
+        if name not in named and spec.is_needed(named):
             line = reader.document.line("stages", header.index)
-            reader.problem(line, f"{header.id}: input {name} (a {spec.kind}) is missing", spec.help)
+            instead = f", and so is {spec.unless} (a {known[spec.unless].kind}), which would do" if spec.unless else ""
+            reader.problem(line, f"{header.id}: input {name} (a {spec.kind}) is missing{instead}", spec.help)
     return result
 
 
@@ -288,7 +315,7 @@ def _reference(folder: Path, header: _Header, headers: list[_Header], kind: Kind
     """Turn the text of a reference into one that fits ``kind``; raises `UsageError` with a hint."""
     by_id = {other.id: other for other in headers}
     id, dot, output = text.partition(".")
-    if dot and id in by_id:
+    if dot and id in by_id and kind is not Kind.FUNCTION:  # no stage makes one, and ids look like files' names
         return _stage_output(header, by_id[id], headers, kind, output)
     outputs = [
         f"{other.id}.{name}" for other in headers for name, found in other.stage.outputs.items() if found == kind

@@ -1,7 +1,7 @@
 """What a stage's input can refer to, and how it is written.
 
 ``prep.data`` is an output of another stage, ``hf:org/name[@revision]`` the hub, ``pydoc:package`` docstrings, ``demo:name`` a
-built-in model, and everything else a path.
+built-in model, ``file.py:name`` a Python function, and everything else a path.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import Any
 from ftcli.core.errors import UsageError
 from ftcli.core.stage import Kind
 from ftcli.data.sources.paths import is_pattern
+from ftcli.pipeline.functions import FUNCTION, split_function
 
 SCHEMES = ("hf:", "pydoc:", "demo:")
 ID_PATTERN = re.compile(r"^[a-z][a-z0-9_-]{0,63}\Z")
@@ -34,7 +35,7 @@ class StageOutput:
 
 @dataclass(frozen=True)
 class External:
-    """Something from outside the run: ``hf:``, ``pydoc:``, ``demo:``, or a path (absolute)."""
+    """Something from outside the run: ``hf:``, ``pydoc:``, ``demo:``, or a path (absolute), for a function with ``:name``."""
 
     ref: str
 
@@ -48,7 +49,7 @@ Reference = StageOutput | External
 def labelled_references(value: Any, *, many: bool) -> list[tuple[str, str]] | None:
     """``(label, reference text)`` pairs of an input as written, or None if its shape is wrong.
 
-    A list takes its labels from the references: ``lora.model`` is ``lora``, a path its last part.
+    A list takes its labels from the references: ``lora.model`` is ``lora``, a function its name, a path its last part.
     """
     if isinstance(value, str):
         pairs = [("", value)]
@@ -64,6 +65,8 @@ def labelled_references(value: Any, *, many: bool) -> list[tuple[str, str]] | No
 def default_label(text: str) -> str:
     if text.startswith(SCHEMES):
         return text.partition(":")[2].partition("@")[0].rpartition("/")[2]
+    if (function := FUNCTION.fullmatch(text)) and function["name"]:
+        return function["name"]
     id, dot, output = text.partition(".")
     return id if dot and ID_PATTERN.match(id) and output.isidentifier() else Path(text).name
 
@@ -78,14 +81,15 @@ def external(folder: Path, kind: Kind, text: str, hint: str = "") -> External:
         return External(text)
     if not text:
         raise UsageError(f"an empty reference, a {kind} is needed", hint)
+    file, name = split_function(text) if kind is Kind.FUNCTION else (text, "")
     try:
-        path = (folder / Path(text).expanduser()).absolute()
+        path = (folder / Path(file).expanduser()).absolute()
         found = path.exists() or (kind is Kind.SOURCE and is_pattern(path))
     except (OSError, RuntimeError) as error:
         raise UsageError(f"{text[:80]}: cannot be a path: {error}") from None
     if not found:
-        raise UsageError(f"{text}: no such file or folder ({path})", hint or "paths are relative to the recipe")
-    return External(str(path))
+        raise UsageError(f"{file}: no such file or folder ({path})", hint or "paths are relative to the recipe")
+    return External(f"{path}:{name}" if kind is Kind.FUNCTION else str(path))
 
 
 def repeated_label(labels: Sequence[str]) -> str:

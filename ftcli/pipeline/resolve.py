@@ -19,6 +19,7 @@ from ftcli.data.sources import pydoc
 from ftcli.data.sources.paths import find_files, is_pattern
 from ftcli.pipeline.digests import content_digest, files_digest
 from ftcli.pipeline.fetch import NotFetched, demo_model, gguf_model, hub_model
+from ftcli.pipeline.functions import check_function, split_function
 
 DATA_SUFFIXES = (".jsonl", ".parquet")
 PRODUCER = re.compile(r"stages/(?P<id>[^/]+)/(?P<fp12>[0-9a-f]{12})/")
@@ -100,6 +101,8 @@ def from_outside(ref: str, kind: Kind, label: str, *, fetch: bool = True) -> Art
         return replace(_model(ref, fetch=fetch), label=label)
     if kind is Kind.SOURCE:
         return _source(ref, label, fetch=fetch)
+    if kind is Kind.FUNCTION:
+        return _function(ref, label)
     path = Path(ref)
     _check_folder(path, kind)
     return Artifact(kind, ref, path, _digest(path), label, _base_of(path, fetch=fetch))
@@ -117,7 +120,8 @@ def _source(ref: str, label: str, *, fetch: bool) -> Artifact:
         return Artifact(Kind.SOURCE, ref, Path(), f"pydoc:{pydoc.identity(ref.removeprefix('pydoc:'))}", label)
     if ref.startswith("hf:"):
         name, _, revision = ref.partition("@")
-        pinned = f"{name}@{_dataset_commit(name.removeprefix('hf:'), revision, fetch=fetch)}"
+        repository = "/".join(name.removeprefix("hf:").split("/")[:2])  # a third part names a configuration
+        pinned = f"{name}@{_dataset_commit(repository, revision, fetch=fetch)}"
         return Artifact(Kind.SOURCE, pinned, Path(), pinned, label)
     path = Path(ref)
     if not path.exists() and is_pattern(path):
@@ -129,6 +133,14 @@ def _source(ref: str, label: str, *, fetch: bool) -> Artifact:
     if not path.is_file() and not path.is_dir():
         raise UsageError(f"{path}: a pipe or device cannot be read again", "write it to a file first")
     return Artifact(Kind.SOURCE, ref, path, _digest(path), label)
+
+
+def _function(ref: str, label: str) -> Artifact:
+    """Digested by its whole file, since a function calls others beside it, and by its name."""
+    file, name = split_function(ref)
+    path = Path(file)
+    check_function(path, name)
+    return Artifact(Kind.FUNCTION, ref, path, f"{_digest(path)}:{name}", label)
 
 
 def _dataset_commit(name: str, revision: str, *, fetch: bool) -> str:

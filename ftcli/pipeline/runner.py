@@ -39,6 +39,8 @@ class Task:
     stage: Stage[Any]
     config: StageConfig
     inputs: Mapping[str, tuple[Artifact, ...]]
+    processes: int = 1
+    """How many share the work: no part of the fingerprint."""
 
     def parts(self) -> dict[str, Any]:
         return fingerprint_parts(self.stage, self.config, self.inputs)
@@ -159,7 +161,8 @@ def _launch(
     config = task.config
     while True:
         work = run.begin(task.id, fp12)
-        job = Job(task.target, config.model_dump(mode="json"), task.inputs, work.out, work.scratch)
+        settings = config.model_dump(mode="json")
+        job = Job(task.target, settings, task.inputs, work.out, work.scratch, task.processes)
         result = launch(job, sink)
         if result.exit_code != OutOfMemory.exit_code or task.stage.leaner is None:
             return work, result

@@ -1,39 +1,39 @@
 """Proximal policy optimisation of a language model: one object with ``step()``, read from top to bottom.
 
 A rollout is sampled, scored, measured, turned into advantages, and used for ``num_ppo_epochs * num_mini_batches``
-optimizer steps. It departs from common implementations where those are inexact: the KL is k1 in the reward; losses
-are sums divided by the token count of the whole minibatch, so that micro-batches change nothing; policy and critic
-are backwarded and clipped separately; the old log-probs come from the training forward in the micro-batches of the
-first epoch, so that the first ratio is exactly 1. All randomness is a function of (seed, rollout, place), so a
-checkpoint holds no generator state.
+optimizer steps. It departs from common implementations where those are inexact: the KL is k1 in the reward, or k2 as a
+loss; losses are sums divided by the token count of the whole minibatch, so that micro-batches and processes change nothing;
+policy and critic are backwarded and clipped separately; the old log-probs come from the training forward in the
+micro-batches of the first epoch, so that the first ratio is exactly 1. All randomness is a function of (seed, rollout,
+place), so a checkpoint holds no generator state.
 
 Sources: Ziegler et al. 2019 (arXiv 1909.08593); Huang et al. 2024 (arXiv 2403.17031) for the details.
 """
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ftcli.core.errors import Diverged
 from ftcli.models.generate import row_seed
 from ftcli.rl.advantages import gae, whiten
+from ftcli.rl.engines import HfEngine, RolloutEngine, check_served, logprob_gap, rollout_weights
 from ftcli.rl.kl import k1, k2, k3, kl_controller
 from ftcli.rl.losses import importance_ratio, policy_loss, value_loss
-from ftcli.rl.rewards import ScoreScale, shape_scores, token_rewards
+from ftcli.rl.ranks import Ranks, single
+from ftcli.rl.rewards import Score, Scores, ScoreScale, shape_scores, token_rewards
 from ftcli.rl.roles import Roles
-from ftcli.rl.rollout import Experience, Sampling, measure, sample_exchanges
+from ftcli.rl.rollout import Experience, Measured, Sampling, measure, sample_exchanges, score_exchanges
 from ftcli.rl.schedule import Schedule, lr_factor
-from ftcli.rl.sequences import Exchange, collate, micro_batches
-from ftcli.rl.statistics import Metrics, TokenMeter, describe
-
-Score = Callable[[Sequence[Exchange]], list[float]]
-"""Raw scores of exchanges, in their order: a learned reward model, or any function of token ids."""
+from ftcli.rl.sequences import Batch, Exchange, Prompt, collate, micro_batches
+from ftcli.rl.statistics import Metrics, TokenMeter, describe, merged, share_above, update_metrics
 
 HEAD_STEP = 0.06
 """About how far one optimizer step may move the critic's output: Adam moves it by the head's learning rate times the
@@ -46,38 +46,61 @@ class PpoSettings:
 
     total_rollouts: int
     rollout_batch_size: int = 128
+    samples_per_prompt: int = 1
     num_ppo_epochs: int = 2
     num_mini_batches: int = 2
     micro_batch_size: int = 8
+    max_tokens_per_micro_batch: int | None = None
     learning_rate: float = 3e-5
     critic_learning_rate: float = 1.5e-4
     lr_scheduler_type: Schedule = "linear"
     warmup_rollouts: float = 0.0
+    critic_warmup_rollouts: int = 0
+    adam_betas: tuple[float, float] = (0.9, 0.95)
+    adam_epsilon: float = 1e-5
+    weight_decay: float = 0.0
     max_grad_norm: float = 1.0
+    kl_penalty_in: Literal["reward", "loss"] = "reward"
     kl_coef: float = 0.05
     kl_target: float | None = None
     kl_horizon: int = 10000
     gamma: float = 1.0
     lam: float = 0.95
+    critic_lam: float | None = None
     cliprange: float = 0.2
+    cliprange_high: float | None = None
+    dual_clip: float | None = None
     cliprange_value: float | None = 0.2
+    vf_coef: float = 1.0
+    entropy_coef: float = 0.0
+    whiten_advantages: bool = True
+    whiten_rewards: bool = False
     reward_clip: float | None = 10.0
     missing_eos_penalty: float = 1.0
     early_stop_approxkl: float | None = 0.1
+    rollout_is_cap: float | None = None
     seed: int = 42
 
 
 class PpoTrainer:
-    """Owns optimizer, KL coefficient and position; ``roles`` own the weights. Call `step` until ``is_done``."""
+    """Owns optimizer, KL coefficient and position; ``roles`` own the weights. Call `step` until ``is_done``.
+
+    ``engine`` samples (default: this process). ``reference_p99`` names a reward source and the 99th percentile of its scores of
+    good answers, above which a policy's scores are suspect. ``ranks`` are the processes that train together, each with equal
+    weights.
+    """
 
     def __init__(
         self,
         roles: Roles,
         score: Score,
-        prompts: Sequence[list[int]],
+        prompts: Sequence[Prompt],
         settings: PpoSettings,
         sampling: Sampling,
         scale: ScoreScale | None = None,
+        engine: RolloutEngine | None = None,
+        ranks: Ranks | None = None,
+        reference_p99: tuple[str, float] | None = None,
     ) -> None:
         self.roles = roles
         self.score = score
@@ -85,7 +108,12 @@ class PpoTrainer:
         self.settings = settings
         self.sampling = sampling
         self.scale = scale or ScoreScale()
+        self.engine = engine or HfEngine()
+        self.ranks = ranks or single()
+        self.reference_p99 = reference_p99
         self.rollout = 0
+        self.last: Experience | None = None
+        """The rollout that was learnt from last."""
         self.kl = kl_controller(settings.kl_coef, settings.kl_target, settings.kl_horizon)
         self._widest_variance = 0.0
         self._critic_parameters = [*roles.value_parameters(), *roles.head_parameters()]
@@ -98,7 +126,11 @@ class PpoTrainer:
             {"params": head, "peak_lr": head_rate},
         ]
         self.optimizer = torch.optim.AdamW(
-            [group for group in groups if group["params"]], lr=0.0, eps=1e-5, betas=(0.9, 0.95), weight_decay=0.0
+            [group for group in groups if group["params"]],
+            lr=0.0,
+            eps=settings.adam_epsilon,
+            betas=settings.adam_betas,
+            weight_decay=settings.weight_decay,
         )
 
     @property
@@ -106,16 +138,16 @@ class PpoTrainer:
         return self.rollout >= self.settings.total_rollouts
 
     def step(self) -> Metrics:
-        """One rollout and its updates. Raises `Diverged` where a loss or gradient is not finite."""
+        """One rollout and its updates. Raises `Diverged` where a score, loss or gradient is not finite."""
         start = time.perf_counter()
         exchanges = self.sample()
         sampled = time.perf_counter()
-        scores = torch.tensor(self.score(exchanges), dtype=torch.float64)
+        scores = score_exchanges(self.score, exchanges, self.ranks)
         scored = time.perf_counter()
-        experience = self.experience(exchanges, scores)
+        experience = self.last = self.experience(exchanges, scores)
         ready = time.perf_counter()
         self._widest_variance = max(self._widest_variance, float(experience.shaped.var(unbiased=False)))
-        metrics = describe(experience, self.kl.value, self._widest_variance) | self._learn(experience)
+        metrics = self._describe(experience) | self._learn(experience)
         end = time.perf_counter()
 
         self.kl.update(float(metrics["objective/kl"] or 0.0), len(exchanges))
@@ -123,6 +155,7 @@ class PpoTrainer:
         tokens = int(experience.measured.mask.sum())
         return metrics | {
             "episode": self.rollout * self.settings.rollout_batch_size,
+            "eps": self.rollout * self.settings.rollout_batch_size / (end - start),
             "perf/time_gen": sampled - start,
             "perf/time_reward": scored - sampled,
             "perf/time_score": ready - scored,
@@ -154,16 +187,17 @@ class PpoTrainer:
 
     def sample(self) -> list[Exchange]:
         """Responses to the next prompts; the order of prompts is a new permutation in each pass over them."""
-        size = self.settings.rollout_batch_size
+        size, repeats = self.settings.rollout_batch_size, self.settings.samples_per_prompt
         places = range(self.rollout * size, (self.rollout + 1) * size)
         orders: dict[int, list[int]] = {}
         chosen = []
         for place in places:
-            turn, offset = divmod(place, len(self.prompts))
+            turn, offset = divmod(place // repeats, len(self.prompts))
             order = orders.setdefault(turn, self._permutation(len(self.prompts), f"prompts/{turn}"))
             chosen.append(self.prompts[order[offset]])
+        self.engine.sync(self.roles.sampler(), self.rollout)
         keys = [f"rollout/{place}" for place in places]
-        return sample_exchanges(self.roles, chosen, keys, self.sampling, self.settings.seed)
+        return sample_exchanges(self.roles, self.engine, chosen, keys, self.sampling, self.settings.seed, self.ranks)
 
     def minibatches(self, epoch: int) -> list[list[int]]:
         settings = self.settings
@@ -172,22 +206,61 @@ class PpoTrainer:
         return [order[first : first + size] for first in range(0, len(order), size)]
 
     def _micro_batches(self, exchanges: list[Exchange], chosen: list[int]) -> list[list[int]]:
-        return micro_batches([len(one) for one in exchanges], chosen, self.settings.micro_batch_size)
-
-    def experience(self, exchanges: list[Exchange], scores: Tensor) -> Experience:
+        """This process's share of the micro-batches of a minibatch."""
         settings = self.settings
-        if not bool(scores.isfinite().all()):
+        lengths = [len(one) for one in exchanges]
+        groups = micro_batches(lengths, chosen, settings.micro_batch_size, settings.max_tokens_per_micro_batch)
+        return groups[self.ranks.rank :: self.ranks.size]
+
+    def experience(self, exchanges: list[Exchange], scores: Scores) -> Experience:
+        settings = self.settings
+        silent = torch.tensor(
+            [all(part is None for part in row) for row in zip(*scores.parts.values(), strict=True)]
+        )  # [B]
+        total = torch.tensor(scores.total, dtype=torch.float64).masked_fill(silent, self.scale.mean)  # [B]
+        if not bool(total.isfinite().all()):
             raise Diverged(
                 f"rollout {self.rollout + 1}: a score is not finite", "check the reward model's reward_stats.json"
             )
         groups = [group for chosen in self.minibatches(0) for group in self._micro_batches(exchanges, chosen)]
-        measured = measure(self.roles, exchanges, groups, self.sampling, self._device)
+        measured = measure(self.roles, exchanges, groups, self.sampling, self._device, self.ranks)
         ended = torch.tensor([one.ended for one in exchanges])  # [B]
-        shaped = shape_scores(scores, ended, self.scale, settings.reward_clip, settings.missing_eos_penalty)  # [B]
+        shaped = shape_scores(total, ended, self.scale, settings.reward_clip, settings.missing_eos_penalty)  # [B]
         kl = k1(measured.logprobs, measured.ref_logprobs)  # [B, R]
-        rewards = token_rewards(kl, measured.mask, shaped, self.kl.value)  # [B, R]
+        kl_coef = self.kl.value if settings.kl_penalty_in == "reward" else 0.0
+        rewards = token_rewards(kl, measured.mask, shaped, kl_coef)  # [B, R]
+        if settings.whiten_rewards:
+            rewards = whiten(rewards, measured.mask, shift_mean=False)
         advantages, returns = gae(rewards, measured.values, measured.mask, settings.gamma, settings.lam)
-        return Experience(exchanges, scores, shaped, measured, whiten(advantages, measured.mask), returns)
+        if settings.critic_lam is not None:
+            _, returns = gae(rewards, measured.values, measured.mask, settings.gamma, settings.critic_lam)
+        if settings.whiten_advantages:
+            advantages = whiten(advantages, measured.mask)
+        gap, importance = self._another_sampler(exchanges, measured)
+        return Experience(exchanges, scores, shaped, measured, advantages, returns, gap, importance)
+
+    def _another_sampler(self, exchanges: list[Exchange], measured: Measured) -> tuple[dict[str, float], Tensor | None]:
+        """Where another program sampled: how far its log-probs are from these, checked to be those of the current weights; and
+        weights [B, R] for the loss, if they are wanted."""
+        served = [one.sampler_logprobs for one in exchanges if one.sampler_logprobs is not None]
+        if len(served) < len(exchanges):
+            return {}, None
+        rows = torch.zeros_like(measured.logprobs)  # [B, R]
+        for row, values in enumerate(served):
+            rows[row, : len(values)] = torch.tensor(values)
+        gap = logprob_gap(rows, measured.logprobs, measured.mask, measured.ref_logprobs)
+        check_served(gap, self.rollout)
+        cap = self.settings.rollout_is_cap
+        return gap, None if cap is None else rollout_weights(measured.logprobs, rows, cap)
+
+    def _describe(self, experience: Experience) -> Metrics:
+        settings = self.settings
+        in_reward = settings.kl_penalty_in == "reward"
+        found = describe(experience, self.kl.value, self._widest_variance, kl_in_reward=in_reward) | experience.gap
+        if self.reference_p99:
+            source, level = self.reference_p99
+            found["reward/above_ref_p99"] = share_above(experience.scores.parts[source], level)
+        return found
 
     def _learn(self, experience: Experience) -> Metrics:
         """All epochs and minibatches on one rollout."""
@@ -195,67 +268,73 @@ class PpoTrainer:
         factor = lr_factor(self.rollout, settings.total_rollouts, settings.lr_scheduler_type, settings.warmup_rollouts)
         for group in self.optimizer.param_groups:
             group["lr"] = group["peak_lr"] * factor
-        total, first, updates, stopped = TokenMeter(), None, 0, False
-        policy_norm = critic_norm = 0.0
+        meters: list[TokenMeter] = []
+        updates, stopped = 0, False
+        norms = {"policy": 0.0, "critic": 0.0}
         for epoch in range(settings.num_ppo_epochs):
             for chosen in self.minibatches(epoch):
-                meter, largest = self.accumulate(experience, chosen)
-                total.merge(meter)
-                first = first or {
-                    "check/first_mb_max_abs_logratio": largest,
-                    "check/first_mb_approxkl": meter.mean("k3"),
-                }
+                meter = self.accumulate(experience, chosen)
+                meters.append(meter)
                 limit = settings.early_stop_approxkl
                 stopped = limit is not None and meter.mean("k3") > limit
                 if stopped:
                     break
-                norms = self._apply(meter)
-                policy_norm, critic_norm, updates = policy_norm + norms[0], critic_norm + norms[1], updates + 1
+                for name, norm in self._apply(meter).items():
+                    norms[name] += norm
+                updates += 1
             if stopped:
                 self.optimizer.zero_grad(set_to_none=True)
                 break
-        ratio = total.mean("ratio")
-        return (first or {}) | {
-            "loss/policy_avg": total.mean("policy_loss"),
-            "loss/value_avg": total.mean("value_loss"),
-            "policy/approxkl_avg": total.mean("k2"),
-            "policy/clipfrac_avg": total.mean("policy_clipped"),
-            "policy/grad_norm": policy_norm / max(updates, 1),
-            "policy/updates": updates,
+        return update_metrics(merged(meters), meters[0], norms, updates) | {
             "policy/stopped_early": int(stopped),
-            "val/clipfrac_avg": total.mean("value_clipped"),
-            "val/grad_norm": critic_norm / max(updates, 1),
-            "val/ratio": ratio,
-            "val/ratio_var": max(total.mean("ratio_square") - ratio**2, 0.0),
             "lr": settings.learning_rate * factor,
             "critic_lr": settings.critic_learning_rate * factor,
         }
 
-    def accumulate(self, experience: Experience, chosen: list[int]) -> tuple[TokenMeter, float]:
-        """Gradients of one minibatch, micro-batch by micro-batch; return its statistics and the largest |log-ratio|."""
+    @property
+    def _policy_learns(self) -> bool:
+        """Whether the critic's head start is over."""
+        return self.rollout >= self.settings.critic_warmup_rollouts
+
+    def accumulate(self, experience: Experience, chosen: list[int]) -> TokenMeter:
+        """Gradients of one minibatch, micro-batch by micro-batch, over all processes; return its statistics."""
         settings, measured = self.settings, experience.measured
-        meter, largest = TokenMeter(), 0.0
+        meter = TokenMeter()
         tokens = int(measured.mask[chosen].sum())
         for micro in self._micro_batches(experience.exchanges, chosen):
             batch = collate([experience.exchanges[index] for index in micro], self.sampling.pad_id, self._device)
             mask = batch.mask  # [B, R], narrower than the rollout's
-            old, advantages, old_values, returns = (
-                whole[micro, : mask.shape[1]].to(self._device)
-                for whole in (measured.logprobs, experience.advantages, measured.values, experience.returns)
+
+            def of(whole: Tensor, micro: list[int] = micro, mask: Tensor = mask) -> Tensor:
+                return whole[micro, : mask.shape[1]].to(self._device)
+
+            old = of(measured.logprobs)
+            logprobs, trunk, entropy = self._policy_pass(batch)
+            policy = policy_loss(
+                logprobs,
+                old,
+                of(experience.advantages),
+                settings.cliprange,
+                settings.cliprange_high,
+                settings.dual_clip,
             )
-            logprobs, trunk = self.roles.policy(batch, self.sampling.temperature)
-            policy = policy_loss(logprobs, old, advantages, settings.cliprange)
-            (policy.loss[mask].sum() / tokens).backward()
+            loss = policy.loss if experience.importance is None else policy.loss * of(experience.importance)
+            if settings.kl_penalty_in == "loss":
+                loss = loss + self.kl.value * k2(logprobs, of(measured.ref_logprobs))
+            if entropy is not None:
+                loss = loss - settings.entropy_coef * entropy
+            if self._policy_learns:
+                (loss[mask].sum() / tokens).backward()
             values = self.roles.values(batch, trunk)  # after the policy's backward: see ftcli.rl.roles
-            value = value_loss(values, old_values, returns, settings.cliprange_value)
-            (value.loss[mask].sum() / tokens).backward()
+            value = value_loss(values, of(measured.values), of(experience.returns), settings.cliprange_value)
+            (settings.vf_coef * value.loss[mask].sum() / tokens).backward()
 
             logprobs = logprobs.detach()
-            largest = max(largest, float((logprobs - old)[mask].abs().max()))
+            meter.largest_log_ratio = max(meter.largest_log_ratio, float((logprobs - old)[mask].abs().max()))
             ratio = importance_ratio(logprobs, old)
             meter.add(
                 mask,
-                policy_loss=policy.loss,
+                policy_loss=loss,
                 policy_clipped=policy.clipped,
                 value_loss=value.loss,
                 value_clipped=value.clipped,
@@ -264,20 +343,38 @@ class PpoTrainer:
                 k2=k2(old, logprobs),
                 k3=k3(old, logprobs),
             )
-        return meter, largest
+        self.ranks.sum_gradients(self._trained())
+        return merged(self.ranks.gather(meter))
 
-    def _apply(self, meter: TokenMeter) -> tuple[float, float]:
+    def _policy_pass(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Log-probs [B, R], hidden states [N, H], and entropies [B, R] if they are rewarded; without gradient during the critic's
+        head start."""
+        temperature = self.sampling.temperature
+        if not self._policy_learns:
+            own = self.roles.measure_policy(batch, temperature)
+            return own.logprobs, own.trunk, None
+        if self.settings.entropy_coef:
+            found = self.roles.policy_with_entropy(batch, temperature)
+            return found.logprobs, found.trunk, found.entropy
+        logprobs, trunk = self.roles.policy(batch, temperature)
+        return logprobs, trunk, None
+
+    def _trained(self) -> list[nn.Parameter]:
+        policy = self.roles.policy_parameters() if self._policy_learns else []
+        return [*policy, *self._critic_parameters]
+
+    def _apply(self, meter: TokenMeter) -> dict[str, float]:
         """Clip each part's gradients and take one optimizer step; return both norms."""
         limit = self.settings.max_grad_norm
-        norms = (
-            float(torch.nn.utils.clip_grad_norm_(self.roles.policy_parameters(), limit)),
-            float(torch.nn.utils.clip_grad_norm_(self._critic_parameters, limit)),
-        )
+        norms = {
+            "policy": float(nn.utils.clip_grad_norm_(self.roles.policy_parameters(), limit)),
+            "critic": float(nn.utils.clip_grad_norm_(self._critic_parameters, limit)),
+        }
         losses = (meter.mean("policy_loss"), meter.mean("value_loss"))
-        if not all(torch.isfinite(torch.tensor([*norms, *losses]))):
+        if not all(map(math.isfinite, [*norms.values(), *losses])):
             raise Diverged(
                 f"rollout {self.rollout + 1}: loss {losses[0]:.3g} (critic {losses[1]:.3g}), "
-                f"gradient norm {norms[0]:.3g} (critic {norms[1]:.3g})",
+                f"gradient norm {norms['policy']:.3g} (critic {norms['critic']:.3g})",
                 "lower learning_rate or critic_learning_rate, or raise kl_coef",
             )
         self.optimizer.step()

@@ -1,4 +1,4 @@
-"""A learned reward: adapter on a frozen backbone plus scalar head, read at the last response token.
+"""A learned reward: a backbone, whole or an adapter on a frozen one, plus scalar head, read at the last response token.
 
 Training, held-out accuracy, PPO and evaluation all score through `score_batch` on the layout of `ftcli.rl.sequences`,
 because a model trained at one position and read at another is off its distribution (Hugging Face's sequence
@@ -83,13 +83,15 @@ class RewardModel:
 
 
 def load_reward_model(artifact: Artifact, dtype: torch.dtype, device: torch.device, pad_id: int) -> RewardModel:
-    """The reward model of a `Kind.REWARD` artifact, in evaluation mode, on its own copy of the base.
+    """The reward model of a `Kind.REWARD` artifact, in evaluation mode: a whole model with its head, or an adapter with
+    its head on its own copy of the base.
 
     Raises `UsageError` where the folder holds no reward model.
     """
     head = load_head(artifact.path, device)
-    if artifact.base is None:
-        raise UsageError(f"{artifact.ref}: a reward model without its base", "give the output of `ftcli reward`")
+    own = "config.json" if artifact.base is None else "adapter_config.json"
+    if not (artifact.path / own).is_file():
+        raise UsageError(f"{artifact.ref}: no {own}, so this is no reward model", "give the output of `ftcli reward`")
     model = load_model(artifact, dtype, device).eval()
     disable_dropout(model)
     return RewardModel(model, head, pad_id)

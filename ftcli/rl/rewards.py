@@ -10,13 +10,35 @@ of replacing the score.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from ftcli.rl.sequences import Exchange
+
 PERCENTILES = (1, 5, 25, 50, 75, 95, 99)
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Raw scores of exchanges, in their order: ``total`` is what counts, ``parts`` what each source said (None: nothing)."""
+
+    total: list[float]
+    parts: dict[str, list[float | None]]
+
+
+Score = Callable[[Sequence[Exchange]], Scores]
+"""Who judges exchanges: a learned reward model, Python functions, or a weighted sum of them."""
+
+
+def joined(shares: Sequence[Scores]) -> Scores:
+    """The scores of several lots of exchanges as one, in their order."""
+    return Scores(
+        [value for share in shares for value in share.total],
+        {name: [value for share in shares for value in share.parts[name]] for name in shares[0].parts},
+    )
 
 
 @dataclass(frozen=True)
@@ -51,7 +73,7 @@ def token_rewards(kl: Tensor, mask: Tensor, scores: Tensor, kl_coef: float) -> T
     """Rewards [B, R]: ``-kl_coef * kl`` at every response token, plus ``scores`` [B] at the last one; 0 where
     ``mask`` is False.
 
-    ``kl`` [B, R] is the per-token estimate; use `ftcli.rl.kl.k1`.
+    ``kl`` [B, R] is the per-token estimate; use `ftcli.rl.kl.k1`. ``kl_coef`` is 0 where the KL is part of the loss.
     """
     valid = mask.bool()
     rewards = torch.where(valid, -kl_coef * kl, torch.zeros_like(kl))

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Protocol
 
@@ -43,7 +43,7 @@ class PolicyPass(NamedTuple):
 
 
 class MeasuredPass(NamedTuple):
-    """As `PolicyPass`, without gradient and with ``entropy`` [B, R]."""
+    """As `PolicyPass`, with ``entropy`` [B, R]."""
 
     logprobs: Tensor
     trunk: Tensor
@@ -54,6 +54,9 @@ class Roles(Protocol):
     """What the PPO loop needs. Every method makes the part it names the active one."""
 
     def policy(self, batch: Batch, temperature: float) -> PolicyPass: ...
+    def policy_with_entropy(self, batch: Batch, temperature: float) -> MeasuredPass:
+        """As `measure_policy`, with gradient."""
+
     def measure_policy(self, batch: Batch, temperature: float) -> MeasuredPass: ...
     def reference(self, batch: Batch, temperature: float) -> Tensor:
         """Log-probs [B, R] of the frozen starting policy, without gradient."""
@@ -64,6 +67,9 @@ class Roles(Protocol):
 
     def sampler(self) -> Any:
         """The model to generate with."""
+
+    def computing(self) -> AbstractContextManager[Any]:
+        """The context in which the model computes what training computes."""
 
     def policy_parameters(self) -> list[nn.Parameter]: ...
     def value_parameters(self) -> list[nn.Parameter]:
@@ -83,7 +89,13 @@ def _policy_pass(backbone: Any, lm_head: nn.Module, batch: Batch, temperature: f
 def _measured_pass(backbone: Any, lm_head: nn.Module, batch: Batch, temperature: float) -> MeasuredPass:
     trunk = hidden_states(backbone, batch)[batch.predictors]  # [N, H]
     scores = token_scores(trunk, lm_head, batch.targets, temperature)
-    return MeasuredPass(batch.spread(scores.logprobs), trunk, batch.spread(scores.entropy))
+    return MeasuredPass(batch.spread(scores.logprobs), trunk.detach(), batch.spread(scores.entropy))
+
+
+def recompute_activations(model: nn.Module) -> None:
+    """Let ``model``, whose dropout is off, compute activations twice instead of keeping them. Its layers do so in training mode."""
+    model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    model.train()
 
 
 class LoraRoles:
@@ -101,7 +113,7 @@ class LoraRoles:
         has_reference: bool,
         reward_head: ScalarHead | None = None,
     ) -> None:
-        self.model = model.eval()
+        self.model = model
         self.value_head = value_head
         self.reward_head = reward_head
         self._has_reference = has_reference
@@ -125,9 +137,12 @@ class LoraRoles:
     def policy(self, batch: Batch, temperature: float) -> PolicyPass:
         return _policy_pass(self._use(POLICY, trained=True), split_model(self.model)[1], batch, temperature)
 
+    def policy_with_entropy(self, batch: Batch, temperature: float) -> MeasuredPass:
+        return _measured_pass(self._use(POLICY, trained=True), split_model(self.model)[1], batch, temperature)
+
     @torch.no_grad()
     def measure_policy(self, batch: Batch, temperature: float) -> MeasuredPass:
-        return _measured_pass(self._use(POLICY, trained=True), split_model(self.model)[1], batch, temperature)
+        return self.policy_with_entropy(batch, temperature)
 
     @torch.no_grad()
     def reference(self, batch: Batch, temperature: float) -> Tensor:
@@ -142,6 +157,9 @@ class LoraRoles:
     def sampler(self) -> Any:
         self._use(POLICY, trained=True)
         return self.model
+
+    def computing(self) -> AbstractContextManager[Any]:
+        return nullcontext()
 
     def reward_model(self, pad_id: int) -> RewardModel:
         """The learned reward on the shared backbone, active until another part is used."""
@@ -201,7 +219,7 @@ def lora_roles(model: PeftModel, *, is_fresh: bool, value_init: ValueInit, rewar
             raise ValueError("a critic that starts from the reward model needs one")
         model.load_adapter(reward, VALUE)
         value_head = load_head(reward, device)
-    disable_dropout(model)
+    disable_dropout(model.eval())
     return LoraRoles(model, value_head, has_reference=not is_fresh, reward_head=reward_head)
 
 
@@ -219,44 +237,65 @@ def _adapter_tensors(model: PeftModel, name: str) -> dict[str, Tensor]:
 class FullRoles:
     """Separate models whose weights are all trained: ``policy_model``, a frozen ``reference_model``, and a critic.
 
-    ``value_model`` None puts the value head on the policy's own, detached hidden states.
+    ``value_model`` None puts the value head on the policy's own, detached hidden states. ``autocast`` is the format to compute
+    in where the weights are float32; the reference is held like the policy, so that equal weights give equal log-probs.
     """
 
     def __init__(
-        self, policy_model: Any, reference_model: Any, value_model: Any | None, value_head: ScalarHead
+        self,
+        policy_model: Any,
+        reference_model: Any,
+        value_model: Any | None,
+        value_head: ScalarHead,
+        autocast: torch.dtype | None = None,
     ) -> None:
-        self.policy_model = policy_model.eval()
-        self.reference_model = reference_model.eval().requires_grad_(False)
-        self.value_model = None if value_model is None else value_model.eval()
+        self.policy_model = policy_model
+        self.reference_model = reference_model.requires_grad_(False)
+        self.value_model = value_model
         self.value_head = value_head
+        self._autocast = autocast
         for model in (policy_model, reference_model, *([] if value_model is None else [value_model])):
             disable_dropout(model)
 
     def policy(self, batch: Batch, temperature: float) -> PolicyPass:
-        return _policy_pass(*split_model(self.policy_model), batch, temperature)
+        with self.computing():
+            return _policy_pass(*split_model(self.policy_model), batch, temperature)
+
+    def policy_with_entropy(self, batch: Batch, temperature: float) -> MeasuredPass:
+        with self.computing():
+            return _measured_pass(*split_model(self.policy_model), batch, temperature)
 
     @torch.no_grad()
     def measure_policy(self, batch: Batch, temperature: float) -> MeasuredPass:
-        return _measured_pass(*split_model(self.policy_model), batch, temperature)
+        return self.policy_with_entropy(batch, temperature)
 
     @torch.no_grad()
     def reference(self, batch: Batch, temperature: float) -> Tensor:
-        return _policy_pass(*split_model(self.reference_model), batch, temperature).logprobs
+        with self.computing():
+            return _policy_pass(*split_model(self.reference_model), batch, temperature).logprobs
 
     def values(self, batch: Batch, trunk: Tensor) -> Tensor:
         if self.value_model is not None:
-            trunk = hidden_states(split_model(self.value_model)[0], batch)[batch.predictors]  # [N, H]
+            with self.computing():
+                trunk = hidden_states(split_model(self.value_model)[0], batch)[batch.predictors]  # [N, H]
         return batch.spread(self.value_head(trunk))
 
     def sampler(self) -> Any:
         return self.policy_model
 
+    def computing(self) -> AbstractContextManager[Any]:
+        if self._autocast is None:
+            return nullcontext()
+        return torch.autocast(self.value_head.weight.device.type, dtype=self._autocast)
+
     def policy_parameters(self) -> list[nn.Parameter]:
         return list(self.policy_model.parameters())
 
     def value_parameters(self) -> list[nn.Parameter]:
-        """The critic's backbone; its LM head is never used."""
-        return [] if self.value_model is None else list(split_model(self.value_model)[0].parameters())
+        """What is trained of the critic's backbone; its LM head is never used."""
+        if self.value_model is None:
+            return []
+        return [weight for weight in split_model(self.value_model)[0].parameters() if weight.requires_grad]
 
     def head_parameters(self) -> list[nn.Parameter]:
         return list(self.value_head.parameters())
@@ -270,3 +309,21 @@ class FullRoles:
         if self.value_model is not None:
             self.value_model.load_state_dict(state["value"])
         self.value_head.load_state_dict(state["value_head"])
+
+
+def full_roles(
+    policy: Any, *, value_init: ValueInit, reward: RewardModel | None = None, autocast: torch.dtype | None = None
+) -> FullRoles:
+    """Give ``policy`` a frozen copy as its reference, and a critic: a copy of ``reward``'s backbone and head (``reward``), of the
+    policy with a zero head (``zero``), or a zero head on the policy's own, detached hidden states (``head_only``)."""
+    head = ScalarHead(policy.config.get_text_config().hidden_size).to(policy.device)
+    value = copy.deepcopy(policy) if value_init == "zero" else None
+    if value_init == "reward":
+        if reward is None:
+            raise ValueError("a critic that starts from the reward model needs one")
+        value, head = copy.deepcopy(reward.model), copy.deepcopy(reward.head)
+        if isinstance(value, PeftModel):
+            value.set_adapter("default")  # its adapter alone is trained
+        else:
+            value = value.float().requires_grad_(True)
+    return FullRoles(policy, copy.deepcopy(policy), value, head, autocast)

@@ -9,12 +9,21 @@ layout.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A prompt in token ids, and the row that it comes from, which reward functions may look into."""
+
+    ids: list[int]
+    row: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -22,12 +31,15 @@ class Exchange:
     """A prompt and one response in token ids.
 
     A response that ended has its end-of-turn token as the last one; ``ended`` False means that it was cut at its
-    length limit.
+    length limit. ``row`` is its prompt's; ``sampler_logprobs`` are the log-probs of the response's tokens as whoever
+    sampled them computed them, where that was not this process.
     """
 
     prompt: list[int]
     response: list[int]
     ended: bool = True
+    row: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
+    sampler_logprobs: list[float] | None = field(default=None, compare=False, repr=False)
 
     def __len__(self) -> int:
         return len(self.prompt) + len(self.response)
@@ -88,8 +100,17 @@ def collate(exchanges: Sequence[Exchange], pad_id: int, device: torch.device | N
     )
 
 
-def micro_batches(lengths: Sequence[int], chosen: Sequence[int], size: int) -> list[list[int]]:
+def micro_batches(
+    lengths: Sequence[int], chosen: Sequence[int], size: int, max_tokens: int | None = None
+) -> list[list[int]]:
     """Cut the ``chosen`` indices into groups of at most ``size`` whose ``lengths`` are alike, so that little is
-    padding."""
-    ordered = sorted(chosen, key=lambda index: (lengths[index], index))
-    return [ordered[first : first + size] for first in range(0, len(ordered), size)]
+    padding. Rows times longest row is at most ``max_tokens``, except for a row that is longer by itself."""
+    groups: list[list[int]] = []
+    for index in sorted(chosen, key=lambda index: (lengths[index], index)):
+        group = groups[-1] if groups else []
+        fits = max_tokens is None or (len(group) + 1) * lengths[index] <= max_tokens
+        if group and len(group) < size and fits:
+            group.append(index)
+        else:
+            groups.append([index])
+    return groups

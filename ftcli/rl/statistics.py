@@ -5,7 +5,7 @@ Averages weigh every token, or every response, alike, whatever micro-batches and
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -13,6 +13,7 @@ from torch import Tensor
 from ftcli.rl.advantages import masked_mean
 from ftcli.rl.kl import k1, k3
 from ftcli.rl.losses import explained_variance
+from ftcli.rl.rewards import Scores, score_summary
 from ftcli.rl.rollout import Experience
 from ftcli.rl.sequences import Exchange
 
@@ -24,6 +25,7 @@ class TokenMeter:
 
     def __init__(self) -> None:
         self.tokens = 0
+        self.largest_log_ratio = 0.0
         self._sums: dict[str, float] = {}
 
     def add(self, mask: Tensor, **values: Tensor) -> None:
@@ -33,6 +35,7 @@ class TokenMeter:
 
     def merge(self, other: TokenMeter) -> None:
         self.tokens += other.tokens
+        self.largest_log_ratio = max(self.largest_log_ratio, other.largest_log_ratio)
         for name, value in other._sums.items():
             self._sums[name] = self._sums.get(name, 0.0) + value
 
@@ -40,7 +43,14 @@ class TokenMeter:
         return self._sums[name] / self.tokens
 
 
-def describe(experience: Experience, kl_coef: float, widest_variance: float) -> Metrics:
+def merged(meters: Sequence[TokenMeter]) -> TokenMeter:
+    total = TokenMeter()
+    for one in meters:
+        total.merge(one)
+    return total
+
+
+def describe(experience: Experience, kl_coef: float, widest_variance: float, *, kl_in_reward: bool) -> Metrics:
     """Metrics of a rollout before it is learnt from.
 
     ``widest_variance`` is the largest variance of shaped scores so far: where returns vary by less than a thousandth of it
@@ -50,6 +60,7 @@ def describe(experience: Experience, kl_coef: float, widest_variance: float) -> 
     mask = measured.mask
     kl = k1(measured.logprobs, measured.ref_logprobs).sum(dim=1)  # [B]
     lengths = mask.sum(dim=1).double()  # [B]
+    scores = torch.tensor(experience.scores.total, dtype=torch.float64)  # [B]
     returns_variance = float(experience.returns[mask].double().var(unbiased=False))
     has_spread = returns_variance > 1e-3 * widest_variance
     ended = sum(one.ended for one in exchanges)
@@ -58,10 +69,11 @@ def describe(experience: Experience, kl_coef: float, widest_variance: float) -> 
         "objective/kl_k3": float((k3(measured.logprobs, measured.ref_logprobs) * mask).sum(dim=1).mean()),
         "objective/kl_coef": kl_coef,
         "objective/entropy": float(-measured.logprobs.sum(dim=1).mean()),
-        "objective/non_score_reward": float(-kl_coef * kl.mean()),
-        "objective/scores": float(experience.scores.mean()),
-        "objective/scores_std": float(experience.scores.std()),
+        "objective/non_score_reward": float(-kl_coef * kl.mean()) if kl_in_reward else 0.0,
+        "objective/scores": float(scores.mean()),
+        "objective/scores_std": float(scores.std()) if len(scores) > 1 else 0.0,
         "objective/rlhf_reward": float((experience.shaped - kl_coef * kl).mean()),
+        **_by_source(experience.scores),
         "policy/entropy_avg": float(masked_mean(measured.entropy, mask)),
         "val/explained_variance": (
             explained_variance(measured.values, experience.returns, mask) if has_spread else None
@@ -73,8 +85,26 @@ def describe(experience: Experience, kl_coef: float, widest_variance: float) -> 
         "rollout/length_p95": float(lengths.quantile(0.95)),
         "rollout/eos_rate": ended / len(exchanges),
         "rollout/distinct2": distinct_bigrams(exchanges),
-        "rollout/score_length_corr": correlation(experience.scores, lengths),
+        "rollout/score_length_corr": correlation(scores, lengths),
     }
+
+
+def _by_source(scores: Scores) -> Metrics:
+    """Mean and standard deviation of each source over the responses that it judged, and percentiles of the sum."""
+    found: Metrics = {}
+    for name, values in scores.parts.items():
+        judged = [value for value in values if value is not None]
+        summary = score_summary(judged) if judged else {"mean": None, "std": None}
+        found |= {f"reward/{name}/mean": summary["mean"], f"reward/{name}/std": summary["std"]}
+    percentiles = {f"reward/{name}": value for name, value in score_summary(scores.total).items() if name[0] == "p"}
+    unscored = sum(all(part is None for part in row) for row in zip(*scores.parts.values(), strict=True))
+    return found | percentiles | {"reward/unscored": unscored}
+
+
+def share_above(scores: Sequence[float | None], level: float) -> float | None:
+    """The share of ``scores`` above ``level``, of those that there are."""
+    judged = [one for one in scores if one is not None]
+    return sum(one > level for one in judged) / len(judged) if judged else None
 
 
 def distinct_bigrams(exchanges: Sequence[Exchange]) -> float | None:
@@ -88,3 +118,23 @@ def correlation(first: Tensor, second: Tensor) -> float | None:
     if first.min() == first.max() or second.min() == second.max():
         return None
     return float(torch.corrcoef(torch.stack([first.double(), second.double()]))[0, 1])
+
+
+def update_metrics(total: TokenMeter, first: TokenMeter, norms: Mapping[str, float], updates: int) -> Metrics:
+    """Metrics of a rollout's updates: means over all minibatches that were looked at, ``first`` the first of them, ``norms`` the
+    sums of gradient norms over ``updates`` optimizer steps."""
+    ratio = total.mean("ratio")
+    return {
+        "check/first_mb_max_abs_logratio": first.largest_log_ratio,
+        "check/first_mb_approxkl": first.mean("k3"),
+        "loss/policy_avg": total.mean("policy_loss"),
+        "loss/value_avg": total.mean("value_loss"),
+        "policy/approxkl_avg": total.mean("k2"),
+        "policy/clipfrac_avg": total.mean("policy_clipped"),
+        "policy/grad_norm": norms["policy"] / max(updates, 1),
+        "policy/updates": updates,
+        "val/clipfrac_avg": total.mean("value_clipped"),
+        "val/grad_norm": norms["critic"] / max(updates, 1),
+        "val/ratio": ratio,
+        "val/ratio_var": max(total.mean("ratio_square") - ratio**2, 0.0),
+    }

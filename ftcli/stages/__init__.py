@@ -8,6 +8,7 @@ STAGES: dict[str, tuple[str, str]] = {
     "sample": ("ftcli.stages.sample.stage:SAMPLE", "Let a model answer prompts, and make preference pairs."),
     "reward": ("ftcli.stages.reward.stage:REWARD", "Train a reward model on preference pairs."),
     "ppo": ("ftcli.stages.ppo.stage:PPO", "Improve a model against a reward model with PPO."),
+    "dpo": ("ftcli.stages.dpo.stage:DPO", "Train a model on preference pairs directly, with DPO."),
     "eval": ("ftcli.stages.eval.stage:EVAL", "Measure models on the same held-out rows and write a report."),
     "export": (
         "ftcli.stages.export.stage:EXPORT",

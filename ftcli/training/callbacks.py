@@ -6,6 +6,7 @@ import math
 import resource
 import sys
 import time
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -39,15 +40,25 @@ class Reporter(TrainerCallback):
     """Writes ``train/loss`` (mean over all labels since the last line, null if every step was dropped), ``train/grad_norm``
     and ``train/lr`` of the last step, ``train/tokens`` so far, ``val/loss``, and under ``perf`` the rate in tokens without
     padding, the peak memory, and the share of a GPU's peak (MFU; ``flops_per_token`` and ``peak_flops`` if known).
+
+    ``also`` are figures of the trainer's own log that are written under ``train``, each with what it is called beside the bar, or
+    an empty string for one that is not shown there.
     """
 
     def __init__(
-        self, events: Events, tally: Tally, flops_per_token: float = 0.0, peak_flops: float | None = None
+        self,
+        events: Events,
+        tally: Tally,
+        flops_per_token: float = 0.0,
+        peak_flops: float | None = None,
+        *,
+        also: Mapping[str, str] | None = None,
     ) -> None:
         self._events = events
         self._tally = tally
         self._flops_per_token = flops_per_token
         self._peak_flops = peak_flops
+        self._also = dict(also or {})
         self._since = time.perf_counter()
         self._validated = 0
 
@@ -66,6 +77,7 @@ class Reporter(TrainerCallback):
             state.global_step,
             state.max_steps,
             loss=last.get("train/loss"),
+            **{shown: last.get(f"train/{name}") for name, shown in self._also.items() if shown},
             tokens_per_s=last.get("perf/tokens_per_s"),
         )
 
@@ -81,6 +93,7 @@ class Reporter(TrainerCallback):
             "train/grad_norm": logs["grad_norm"] if math.isfinite(logs["grad_norm"]) else None,
             "train/lr": logs["learning_rate"],
             "train/tokens": self._tally.tokens,
+            **{f"train/{name}": logs[name] if math.isfinite(logs[name]) else None for name in self._also},
             "perf/tokens_per_s": round(rate, 1),
             "perf/peak_memory_bytes": peak_memory_bytes(),
         }

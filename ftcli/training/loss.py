@@ -17,9 +17,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
-from torch.nn.functional import cross_entropy, linear
+from torch.nn.functional import cross_entropy, linear, pad
 
 from ftcli.models.generate import changes_logits
+from ftcli.models.logprobs import token_logprobs
 from ftcli.models.packing import pack, within
 
 IGNORED = -100
@@ -36,10 +37,38 @@ def nll_sum(
     logits. ``packed``: the model takes rows end to end (`ftcli.models.packing`) and computes no padding. ``plain_head``: as
     `has_plain_head` says of the model.
     """
+    found, labels, where = _at_labels(model, head, batch, packed=packed, skips_head=plain_head)
+    if plain_head:
+        hidden = found.to(head.weight.dtype)
+        return _ChunkedLoss.apply(hidden, head.weight, labels, _chunk(head.weight)), where.sum()
+    return cross_entropy(found.float(), labels, reduction="sum"), where.sum()
+
+
+def label_logprobs(
+    model: Any, head: nn.Module, batch: dict[str, Tensor], *, packed: bool = False, linear_head: bool = False
+) -> Tensor:
+    """Log-probabilities [B, T - 1] of the labels that the positions before them predict (float32, with gradient), 0 elsewhere.
+
+    Arguments are those of `nll_sum`. ``linear_head``: logits are what ``head`` makes of hidden states and nothing else, so that
+    it may be applied to some positions at a time (`ftcli.models.generate.changes_logits`).
+    """
+    found, labels, where = _at_labels(model, head, batch, packed=packed, skips_head=linear_head)
+    if linear_head:
+        values = token_logprobs(found.to(head.weight.dtype), head, labels)  # [N]
+    else:
+        values = -cross_entropy(found.float(), labels, reduction="none")
+    return values.new_zeros(where.shape).masked_scatter(where, values)
+
+
+def _at_labels(
+    model: Any, head: nn.Module, batch: dict[str, Tensor], *, packed: bool, skips_head: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Logits [N, V] at the positions that predict a label, or hidden states [N, H] if that ``skips_head``; the labels [N];
+    and where they are predicted [B, T - 1]."""
     targets = batch["labels"][:, 1:]  # [B, T-1]
-    keep = torch.zeros_like(batch["labels"], dtype=torch.bool)  # [B, T]
-    keep[:, :-1] = targets != IGNORED
-    labels = targets[targets != IGNORED]  # [N]
+    where = targets != IGNORED
+    labels = targets[where]  # [N]
+    keep = pad(where, (0, 1))  # [B, T]
     if packed:
         lengths = batch["attention_mask"].sum(dim=1)  # [B]
         inputs = pack(batch["input_ids"], lengths)
@@ -50,17 +79,14 @@ def nll_sum(
 
     def at_labels(module: nn.Module, args: Any) -> tuple[Tensor]:
         kept.append(args[0][keep])  # [B, T, H] -> [N, H]
-        return (kept[0][:0] if plain_head else kept[0],)
+        return (kept[0][:0] if skips_head else kept[0],)
 
     hook = head.register_forward_pre_hook(at_labels)
     try:
         output = model(**inputs, use_cache=False)
     finally:
         hook.remove()
-    if plain_head:
-        hidden = kept[0].to(head.weight.dtype)
-        return _ChunkedLoss.apply(hidden, head.weight, labels, _chunk(head.weight)), keep.sum()
-    return cross_entropy(output.logits.float(), labels, reduction="sum"), keep.sum()  # logits: [N, V]
+    return kept[0] if skips_head else output.logits, labels, where
 
 
 def has_plain_head(model: Any) -> bool:

@@ -14,8 +14,8 @@ import torch
 
 from ftcli.core.errors import UsageError
 from ftcli.core.stage import Artifact
-from ftcli.models.load import is_adapter, load_adapter, load_base, read_base_record
-from ftcli.training.adapters import add_lora
+from ftcli.models.load import fit_vocabulary, is_adapter, load_adapter, load_base, read_base_record
+from ftcli.training.adapters import add_lora, trains_modules_whole, widen_trained_modules
 
 Method = Literal["auto", "lora", "qlora", "full"]
 
@@ -34,6 +34,14 @@ class Start:
     @property
     def is_whole(self) -> bool:
         return not hasattr(self.model, "peft_config")
+
+    @property
+    def needs_autocast(self) -> bool:
+        """Whether computing in bfloat16 takes autocast, since float32 weights are trained that layers compute with.
+
+        Otherwise they lie beside frozen weights that are held in bfloat16, and nothing is cast.
+        """
+        return self.is_whole or trains_modules_whole(self.model)
 
 
 def load_start(
@@ -69,5 +77,8 @@ def load_start(
     double_quant = bool(record.get("double_quant", True)) if wanted else None
     base = load_base((source.base or source).path, dtype, device, wanted, double_quant is not False, packing=True)
     if source.base is not None and keeps_adapter:
-        return Start(load_adapter(base, source, trainable=True), False, wanted, double_quant)
+        fit_vocabulary(base, source.path)
+        model = load_adapter(base, source, trainable=True)
+        widen_trained_modules(model)
+        return Start(model, False, wanted, double_quant)
     return Start(add_lora(base, r=r, alpha=alpha), True, wanted, double_quant)

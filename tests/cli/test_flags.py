@@ -80,6 +80,9 @@ SPECIAL: dict[str, tuple[list[str], Any]] = {
     "keep_languages": (["en,de"], ["en", "de"]),
     "max_auc": (["0.7"], 0.7),
     "dataset_weights": (["{a: 2.0}"], {"a": 2.0}),
+    "reward_weights": (["{reward: 0.5}"], {"reward": 0.5}),
+    "dual_clip": (["3.0"], 3.0),
+    "stop_on": (["kl,entropy"], ["kl", "entropy"]),
 }
 """Fields whose value must be one of few, or fit another field's default."""
 BEST = {"early_stopping_patience", "load_best_model_at_end", "lr_scheduler_kwargs"}
@@ -89,6 +92,7 @@ ALONE = {
     "lora": BEST,
     "qlora": {*BEST, "init_lora_weights"},
     "export": {"gguf_type"},
+    "ppo": {"rollout_is_cap"},
 }
 """Fields that another field must go with."""
 
@@ -148,7 +152,7 @@ def test_every_field_and_input_is_an_option_with_help(name: str) -> None:
         assert f"--{field.replace('_', '-')}" in shown
         assert info.description, f"{name}.{field} has no docstring"
     for field, spec in stage.inputs.items():
-        assert f"--{field}" in shown
+        assert f"--{field.replace('_', '-')} " in shown
         assert spec.help
     options = {f"--{field.replace('_', '-')}" for field in [*stage.config.model_fields, *stage.inputs]}
     assert options & set(COMMON) == set()
@@ -301,6 +305,90 @@ def test_a_stages_id_alone_is_refused_where_several_outputs_fit(run: Path) -> No
         2,
         "error: --data: stage make has several outputs that are a data\nhint: name one of make.data, make.more\n",
     )
+
+
+@pytest.fixture
+def rewards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A file of functions in the current folder."""
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "rewards.py"
+    path.write_text("def accuracy(completions): ...\ndef is_short(completions): ...\n")
+    return path
+
+
+def rate(run: Path, *arguments: str) -> Called:
+    return ftcli("rate", "--run", run, "--in-process", *arguments)
+
+
+def rated(called: Called) -> str:
+    assert called.code == 0, called.err
+    return (Path(called.out.strip()) / "train.jsonl").read_text()
+
+
+def test_functions_are_named_by_file_and_name_and_may_be_labelled(run: Path, rewards: Path) -> None:
+    functions = ("--rate-func", "rewards.py:accuracy", "--rate-func", f"brief={rewards}:is_short")
+    called = rate(run, *functions)
+    assert rated(called) == "accuracy rewards.py:accuracy\nbrief rewards.py:is_short"
+    manifest = json.loads((Path(called.out.strip()).parent / "stage.json").read_text())
+    records = manifest["inputs"]["rate_func"]
+    assert [(item["label"], item["ref"]) for item in records] == [
+        ("accuracy", f"{rewards}:accuracy"),
+        ("brief", f"{rewards}:is_short"),
+    ]
+    assert rate(run, *functions).err == "rate: cached\n"
+    rewards.write_text(rewards.read_text() + "# edited\n")
+    assert "rate: run (rate_func changed)" in rate(run, *functions).err
+    help_text = " ".join(ftcli("rate", "--help").out.split())
+    assert "--rate-func FILE.py:NAME Functions that rate. [function, optional] Repeat for several" in help_text
+    assert "--data REF Rows that were rated. [data, or --rate-func]" in help_text
+
+
+@pytest.mark.parametrize(
+    ("typed", "message", "hint"),
+    [
+        ("rewards.py:acuracy", "{file}: no function acuracy (it has accuracy, is_short)", "did you mean accuracy?"),
+        ("rewards.py", "{file}: which function? (it has accuracy, is_short)", "write rewards.py:NAME"),
+        ("gone.py:f", "gone.py: no such file or folder ({folder}/gone.py)", "paths are relative to the current folder"),
+        (
+            "make",
+            "make: no function of a .py file",
+            "a function is written FILE.py:NAME, for example rewards.py:accuracy",
+        ),
+        (
+            "make.data",
+            "make.data: no function of a .py file",
+            "a function is written FILE.py:NAME, for example rewards.py:accuracy",
+        ),
+    ],
+)
+def test_a_wrong_function_names_its_option(run: Path, rewards: Path, typed: str, message: str, hint: str) -> None:
+    make(run)
+    called = rate(run, "--rate-func", typed)
+    assert called.code == 2
+    text = message.format(file=rewards, folder=rewards.parent)
+    assert called.err == f"error: --rate-func: {text}\nhint: {hint}\n"
+
+
+def test_two_functions_of_one_name_need_labels(run: Path, rewards: Path) -> None:
+    called = rate(run, "--rate-func", "rewards.py:accuracy", "--rate-func", f"{rewards}:accuracy")
+    assert (called.code, called.err) == (
+        2,
+        "error: --rate-func: two are labelled accuracy\nhint: name them: --rate-func LABEL=REF\n",
+    )
+
+
+def test_an_input_that_another_stands_in_for_is_looked_for_only_without_it(run: Path, rewards: Path) -> None:
+    called = rate(run)
+    assert (called.code, called.err) == (
+        2,
+        f"error: a data is needed and {run} holds none\n"
+        "hint: Rows that were rated. Name one with its option, or give --rate-func.\n",
+    )
+    make(run)
+    assert rated(rate(run)) == "make"
+    assert rated(rate(run, "--rate-func", "rewards.py:accuracy")) == "accuracy rewards.py:accuracy"
+    both = rate(run, "--rate-func", "rewards.py:accuracy", "--data", "make")
+    assert rated(both) == "accuracy rewards.py:accuracy\nmake"
 
 
 def test_an_input_may_have_the_name_of_a_python_keyword(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -251,6 +251,37 @@ def test_another_stage_begins_a_curve_of_its_own(on_terminal: MakeConsole) -> No
     console.say("end")
 
 
+@pytest.mark.parametrize(
+    ("width", "caption"),
+    [
+        (60, ["objective/scores  o eval/score 0.625  kl 3.25", "length 14.5  entropy 1.75  ev -  1.4 GB"]),
+        (80, ["objective/scores  o eval/score 0.625  kl 3.25  length 14.5  entropy 1.75", "ev -  1.4 GB"]),
+        (120, ["objective/scores  o eval/score 0.625  kl 3.25  length 14.5  entropy 1.75  ev -  1.4 GB"]),
+    ],
+)
+def test_beside_the_score_stand_its_cost_and_the_health_of_policy_and_critic(
+    on_terminal: MakeConsole, width: int, caption: list[str]
+) -> None:
+    console, terminal, _ = on_terminal(width)
+    console.sink({"event": "metrics", "step": 0, "eval/score": 0.25, "eval/kl": 0.0})
+    for step in range(1, 9):
+        console.sink(progress("ppo", step, 25, score=step / 8))
+        beside = {"perf/peak_memory_bytes": 1_400_000_000, "val/explained_variance": None, "policy/entropy_avg": 1.75}
+        told = {"rollout/length_mean": 14.5, "objective/kl": 3.25, "objective/scores": step / 8}
+        console.sink({"event": "metrics", "step": step, **beside, **told})
+    console.sink({"event": "metrics", "step": 8, "eval/score": 0.625})
+    console.sink({"event": "note", "text": "draw"})
+    note, bar, *drawn = terminal.rows()
+    curve, steps, shown = drawn[:5], drawn[5], drawn[6:]
+    assert note == "  draw"
+    assert "8/25" in bar
+    assert sum(row.count("o") for row in curve) == 2, "the held-out score is marked, at the start too"
+    assert steps.split() == ["0", "8"]
+    assert shown == [f"  {line}" for line in caption]
+    console.say("end")
+    assert len(terminal.rows()) == 3, "the bar stays, the curve goes"
+
+
 def test_thousands_of_steps_are_drawn_as_few(on_terminal: MakeConsole) -> None:
     console, terminal, _ = on_terminal()
     train(console, 1, 9000, total=9000)

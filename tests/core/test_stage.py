@@ -33,3 +33,16 @@ def test_a_context_gives_inputs_and_makes_outputs(tmp_path: Path) -> None:
 def test_an_input_and_a_setting_may_not_share_a_name() -> None:
     with pytest.raises(UsageError, match="stage s: seed is an input and a setting"):
         Stage("s", StageConfig, {"seed": Input(Kind.DATA, "")}, {}, lambda ctx: None)
+
+
+def test_an_input_that_another_can_stand_in_for_is_needed_only_without_it() -> None:
+    spec = Input(Kind.REWARD, "", unless="reward_func")
+    assert spec.is_needed({"data"})
+    assert not spec.is_needed({"data", "reward_func"})
+    assert not Input(Kind.REWARD, "", required=False).is_needed(())
+    assert Input(Kind.REWARD, "").is_needed({"reward_func"})
+
+
+def test_what_stands_in_for_an_input_is_an_input() -> None:
+    with pytest.raises(UsageError, match="stage s: reward is needed unless reward_fun is given, which is no input"):
+        Stage("s", StageConfig, {"reward": Input(Kind.REWARD, "", unless="reward_fun")}, {}, lambda ctx: None)

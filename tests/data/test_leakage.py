@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from ftcli.data import leakage
 from ftcli.data.leakage import cross_pairs
-from ftcli.data.pairs import slices
 from ftcli.data.shingles import Shingles, jaccard, shingle
+from ftcli.data.similar import slices
 from tests.data.planted import Prose
 
 

@@ -20,8 +20,8 @@ from ftcli.data import near
 from ftcli.data.dedup import normalise, number_key, rank_by
 from ftcli.data.minhash import NO_KEY, band_keys
 from ftcli.data.near import Clusters, Columns, assign_leaders, group, merge
-from ftcli.data.pairs import Pairs
 from ftcli.data.shingles import boilerplate_of, drop, shingle
+from ftcli.data.similar import Pairs
 from tests.data.planted import PREFIX, Prose
 
 GROUPS = 28, 5

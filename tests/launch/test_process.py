@@ -1,16 +1,12 @@
 from __future__ import annotations
 
 import json
-import signal
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from ftcli.core.events import Events
-from ftcli.core.stage import Artifact, Kind
-from ftcli.core.stop import Stop
-from ftcli.launch.process import memory_kills, result_of, run_in_process_of_its_own, worker_environment
+from ftcli.launch.process import run_in_workers
 from ftcli.launch.spec import Job, Result
 from tests.pipeline.conftest import toy_stages as toy_stages
 
@@ -29,7 +25,7 @@ def test_events_come_back_and_output_goes_to_the_log(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "json.py").write_text("raise SystemExit('a file of the user hid a library')")
     told: list[dict[str, Any]] = []
-    result = run_in_process_of_its_own(job(tmp_path, steps=2), told.append)
+    result = run_in_workers(job(tmp_path, steps=2), told.append)
     assert result.exit_code == 0, result
     assert [(event["event"], event.get("step")) for event in told] == [
         ("metrics", 1),
@@ -42,7 +38,7 @@ def test_events_come_back_and_output_goes_to_the_log(
 
 
 def test_a_worker_that_fails_leaves_its_traceback_in_the_log(tmp_path: Path) -> None:
-    result = run_in_process_of_its_own(job(tmp_path, fail="error"), lambda event: None)
+    result = run_in_workers(job(tmp_path, fail="error"), lambda event: None)
     assert (result.exit_code, result.message) == (1, "RuntimeError: out of luck")
     assert "Traceback" in (tmp_path / "scratch" / "log.txt").read_text()
 
@@ -50,7 +46,7 @@ def test_a_worker_that_fails_leaves_its_traceback_in_the_log(tmp_path: Path) -> 
 def test_the_result_of_an_earlier_try_is_not_taken_for_this_one(tmp_path: Path) -> None:
     started = job(tmp_path, fail="kill")
     Result(0, facts={"old": 1}).write(tmp_path / "scratch")
-    result = run_in_process_of_its_own(started, lambda event: None)
+    result = run_in_workers(started, lambda event: None)
     assert result.exit_code == 1
     assert "killed by SIGKILL" in result.message
 
@@ -60,52 +56,14 @@ def test_a_failing_listener_ends_the_worker(tmp_path: Path) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        run_in_process_of_its_own(job(tmp_path, steps=1000, step_seconds=0.01), listen)
+        run_in_workers(job(tmp_path, steps=1000, step_seconds=0.01), listen)
     done = tmp_path / "scratch" / "done"  # killed at its first event, a worker may not have made it yet
     assert not done.exists() or int(done.read_text() or 0) < 1000
     assert not (tmp_path / "scratch" / "result.json").exists()
 
 
-def test_workers_are_offline_unless_rows_come_from_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
-
-    def environment(kind: Kind, ref: str) -> dict[str, str]:
-        item = Artifact(kind, ref, Path(), "x")
-        return worker_environment(Job("x:y", {}, {"in": (item,)}, tmp_path, tmp_path))
-
-    assert environment(Kind.MODEL, "hf:a/b@1")["HF_HUB_OFFLINE"] == "1"
-    assert environment(Kind.SOURCE, "/x.jsonl")["HF_HUB_OFFLINE"] == "1"
-    assert "HF_HUB_OFFLINE" not in environment(Kind.SOURCE, "hf:a/b@1")
-    assert environment(Kind.DATA, "x")["HF_HUB_DISABLE_TELEMETRY"] == "1"
-
-
 def test_the_job_file_is_readable(tmp_path: Path) -> None:
-    run_in_process_of_its_own(job(tmp_path, text="ü"), lambda event: None)
+    run_in_workers(job(tmp_path, text="ü"), lambda event: None)
     value = json.loads((tmp_path / "scratch" / "job.json").read_text(encoding="utf-8"))
     assert value["target"] == "tests.pipeline.toy:MAKE"
     assert value["config"] == {"text": "ü"}
-
-
-@pytest.mark.parametrize(
-    ("name", "text"),
-    [
-        ("memory.events", "low 0\nhigh 0\nmax 12\noom 3\noom_kill 2\n"),
-        ("memory/memory.oom_control", "oom_kill_disable 0\nunder_oom 0\noom_kill 2\n"),
-    ],
-    ids=["v2", "v1"],
-)
-def test_kills_for_memory_are_counted(name: str, text: str, tmp_path: Path) -> None:
-    assert memory_kills(tmp_path) == 0
-    (tmp_path / name).parent.mkdir(exist_ok=True)
-    (tmp_path / name).write_text(text)
-    assert memory_kills(tmp_path) == 2
-
-
-def test_a_worker_killed_for_memory_leaves_what_it_had_said_of_itself(tmp_path: Path) -> None:
-    killed = job(tmp_path)
-    Events(tmp_path / "scratch").summarize({"batch": 4})
-    result = result_of(killed, -signal.SIGKILL, Stop(), kills=-1)  # one more than before
-    assert (result.exit_code, dict(result.facts)) == (71, {"batch": 4})
-    assert result_of(killed, -signal.SIGKILL, Stop(), memory_kills()).exit_code == 1
-    killed.write()
-    assert result_of(killed, -signal.SIGKILL, Stop(), kills=-1).facts == {}

@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from ftcli.launch.process import run_in_process_of_its_own
+from ftcli.launch.process import run_in_workers
 from ftcli.launch.signals import passed_on
-from ftcli.launch.spec import Job, Result
+from ftcli.launch.spec import Job
 from ftcli.launch.warm import WarmWorkers
 from tests.pipeline.conftest import toy_stages as toy_stages
 
@@ -30,7 +30,7 @@ def job(folder: Path, stage: str = "LONG", **settings: Any) -> Job:
 @pytest.fixture(params=["plain", "fork"])
 def launch(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Any]:
     if request.param == "plain":
-        yield run_in_process_of_its_own
+        yield run_in_workers
         return
     with WarmWorkers(["tests.pipeline.toy"]) as workers:
         workers(job(tmp_path / "first"), lambda event: None)
@@ -83,7 +83,7 @@ def test_a_stage_that_cannot_stop_is_interrupted(tmp_path: Path) -> None:
         os.kill(os.getpid(), signal.SIGINT)
 
     with pytest.raises(KeyboardInterrupt):
-        run_in_process_of_its_own(job(tmp_path, "MAKE", steps=1000, step_seconds=0.01), send)
+        run_in_workers(job(tmp_path, "MAKE", steps=1000, step_seconds=0.01), send)
 
 
 def test_in_a_thread_signals_keep_their_effect() -> None:
@@ -91,21 +91,10 @@ def test_in_a_thread_signals_keep_their_effect() -> None:
     seen = []
 
     def work() -> None:
-        with passed_on(os.getpid(), stoppable=True) as stop:
+        with passed_on(lambda number: None, stoppable=True) as stop:
             seen.append((stop.asked, signal.getsignal(signal.SIGTERM)))
 
     thread = threading.Thread(target=work)
     thread.start()
     thread.join()
     assert seen == [("", usual)]
-
-
-def test_a_worker_that_was_stopped_before_it_could_listen_has_stopped(tmp_path: Path) -> None:
-    from ftcli.core.stop import Stop
-    from ftcli.launch.process import result_of
-
-    stop = Stop()
-    stop.ask("SIGINT")
-    result = result_of(job(tmp_path), -signal.SIGTERM, stop, 0)
-    assert result == Result(75, "stopped by SIGINT before the first step", "the same command goes on")
-    assert result_of(job(tmp_path), -signal.SIGTERM, Stop(), 0).exit_code == 1

@@ -7,9 +7,18 @@ import numpy as np
 import pytest
 import torch
 from scipy import stats
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import DynamicCache, LlamaConfig, LlamaForCausalLM, MistralConfig, MistralForCausalLM
 
-from ftcli.models.generate import Generation, _pick, generate, row_seed, split_model
+from ftcli.models.generate import (
+    Generation,
+    _close_ranks,
+    _pick,
+    _roomy_cache,
+    _RoomyLayer,
+    generate,
+    row_seed,
+    split_model,
+)
 
 PROMPTS = [[5, 6, 7], [9], [11, 12, 13, 14, 15, 16], [5, 6, 7], [20, 21]]
 KEYS = ["a", "b", "c", "d", "e"]
@@ -205,3 +214,56 @@ def test_row_seeds_differ_and_fit_a_generator() -> None:
     assert all(0 <= seed < 2**63 for seed in seeds)
     assert row_seed(1, "2") == row_seed(1, "2")
     assert row_seed(1, "12") != row_seed(11, "2")
+
+
+@pytest.mark.parametrize("pattern", ["11111", "01111", "11110", "01010", "00001", "10000", "0110101", "11000111"])
+def test_rows_that_end_give_their_places_to_the_last_ones(pattern: str) -> None:
+    is_open = [mark == "1" for mark in pattern]
+    kept = _close_ranks(is_open)
+    assert sorted(kept) == [place for place, mark in enumerate(pattern) if mark == "1"]
+    stay = [place for place in range(len(kept)) if is_open[place]]
+    assert [kept[place] for place in stay] == stay, "nothing moves that need not"
+
+
+def test_the_roomy_cache_holds_what_that_of_transformers_holds(model: Any) -> None:
+    generator = torch.Generator().manual_seed(0)
+    config = model.config
+    ours, theirs = _roomy_cache(config, 21), DynamicCache(config=config)
+    assert [type(layer) for layer in ours.layers] == [_RoomyLayer] * 2
+    rows = 6
+    for step, tokens in enumerate([5, *[1] * 16]):
+        for layer in range(2):
+            new = [torch.randn(rows, 2, tokens, 8, generator=generator) for _ in range(2)]
+            for found, expected in zip(ours.update(*new, layer), theirs.update(*new, layer), strict=True):
+                assert torch.equal(found, expected)
+        if step in (1, 4, 9):
+            kept = _close_ranks([place not in (step % rows, 0) for place in range(rows)])
+            for cache in (ours, theirs):
+                cache.batch_select_indices(torch.tensor(kept))
+            rows = len(kept)
+            assert torch.equal(ours.layers[1].values, theirs.layers[1].values)
+    assert rows == 2
+    assert ours.get_seq_length() == theirs.get_seq_length() == 21
+    assert ours.layers[0].rooms[0].shape[2] == 21, "never more room than the limit"
+
+
+def test_a_model_with_a_sliding_window_decodes_as_in_transformers() -> None:
+    torch.manual_seed(5)
+    config = MistralConfig(
+        vocab_size=60,
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        initializer_range=0.3,
+        sliding_window=4,
+        pad_token_id=2,
+        eos_token_id=None,
+    )
+    windowed = MistralForCausalLM(config).eval()
+    found = run(windowed, temperature=0.0, prompts=[[5, 6, 7, 8, 9, 10]], keys=["a"])
+    expected = windowed.generate(
+        torch.tensor([[5, 6, 7, 8, 9, 10]]), max_new_tokens=12, do_sample=False, eos_token_id=None, pad_token_id=2
+    )
+    assert found[0].ids == expected[0, 6:].tolist()

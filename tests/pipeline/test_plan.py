@@ -158,6 +158,7 @@ def test_the_description_has_every_value_that_is_not_a_default_with_its_origin(t
         "stage": "make",
         "runs": True,
         "reason": "first time",
+        "processes": 1,
         "inputs": {},
         "settings": [
             {"key": "seed", "value": 7, "origin": f"{path}:3 (defaults)"},

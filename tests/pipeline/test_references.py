@@ -26,6 +26,8 @@ from ftcli.pipeline.references import (
         ("/models/my-model", "my-model"),
         ("./model.gguf", "model.gguf"),
         ("a/b.c", "b.c"),
+        ("rewards.py:accuracy", "accuracy"),
+        ("../my rewards/v1.2.py:is_short", "is_short"),
     ],
 )
 def test_a_label_comes_from_the_reference(text: str, label: str) -> None:
@@ -64,6 +66,14 @@ def test_a_path_is_relative_to_the_folder_and_becomes_absolute(tmp_path: Path, m
     assert external(Path("/"), Kind.SOURCE, "~/x.jsonl") == External(str(tmp_path / "x.jsonl"))
 
 
+def test_a_function_is_a_file_and_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "r.py").touch()
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert external(tmp_path, Kind.FUNCTION, "r.py:f") == External(f"{tmp_path}/r.py:f")
+    assert external(Path("/"), Kind.FUNCTION, "~/r.py:f") == External(f"{tmp_path}/r.py:f")
+    assert external(tmp_path, Kind.FUNCTION, "r.py") == External(f"{tmp_path}/r.py:"), "what it lacks is said later"
+
+
 @pytest.mark.parametrize(
     ("text", "kind", "message"),
     [
@@ -74,6 +84,14 @@ def test_a_path_is_relative_to_the_folder_and_becomes_absolute(tmp_path: Path, m
         ("pydoc:json", Kind.MODEL, "pydoc:json cannot be a model"),
         ("demo:smollm2", Kind.SOURCE, "demo:smollm2 cannot be a source"),
         ("hf:a/b", Kind.REWARD, "hf:a/b cannot be a reward"),
+        ("hf:a/b", Kind.FUNCTION, "hf:a/b cannot be a function"),
+        ("", Kind.FUNCTION, "an empty reference, a function is needed"),
+        ("gone.py:f", Kind.FUNCTION, "^gone.py: no such file or folder"),
+        ("gone.py", Kind.FUNCTION, "^gone.py: no such file or folder"),
+        ("rewards:f", Kind.FUNCTION, "rewards:f: no function of a .py file"),
+        ("package.module:f", Kind.FUNCTION, "package.module:f: no function of a .py file"),
+        ("rewards.py:a.b", Kind.FUNCTION, "rewards.py:a.b: no function of a .py file"),
+        ("make.data", Kind.FUNCTION, "make.data: no function of a .py file"),
     ],
 )
 def test_what_cannot_be_the_input_is_refused(tmp_path: Path, text: str, kind: Kind, message: str) -> None:

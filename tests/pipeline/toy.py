@@ -1,5 +1,6 @@
 """Stages without heavy imports, so that the controller can be tested in milliseconds: ``make`` writes rows step by step and
-can go on from scratch, ``long`` does the same and stops when asked to, ``join`` reads them."""
+can go on from scratch, ``long`` does the same and stops when asked to, ``join`` reads them, ``rate`` takes
+functions or rows."""
 
 from __future__ import annotations
 
@@ -25,6 +26,7 @@ TOY_STAGES = {
     "make": ("tests.pipeline.toy:MAKE", "Write some rows."),
     "long": ("tests.pipeline.toy:LONG", "Write some rows, and stop when asked to."),
     "join": ("tests.pipeline.toy:JOIN", "Read some rows."),
+    "rate": ("tests.pipeline.toy:RATE", "Rate some rows."),
 }
 
 
@@ -122,6 +124,24 @@ JOIN = Stage(
     },
     {"report": Kind.REPORT},
     join,
+)
+
+
+def rate(ctx: Context[StageConfig]) -> None:
+    read = [f"{item.label} {item.path.name}:{item.ref.rpartition(':')[2]}" for item in ctx.many("rate_func")]
+    rows = ctx.maybe("data")
+    (ctx.output("data") / "train.jsonl").write_text("\n".join([*read, *([rows.label] if rows else [])]))
+
+
+RATE = Stage(
+    "rate",
+    StageConfig,
+    {
+        "data": Input(Kind.DATA, "Rows that were rated.", unless="rate_func"),
+        "rate_func": Input(Kind.FUNCTION, "Functions that rate.", required=False, many=True),
+    },
+    {"data": Kind.DATA},
+    rate,
 )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from peft import LoraConfig, get_peft_model
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from ftcli.models.heads import ScalarHead
+from ftcli.rl.rewards import Score, Scores
 from ftcli.rl.roles import FullRoles
 from ftcli.rl.sequences import Exchange
 
@@ -29,6 +31,15 @@ def vectors() -> dict[str, dict[str, Any]]:
 
 def _tensor(value: Any) -> Any:
     return torch.tensor(value, dtype=torch.float64) if isinstance(value, list) else value
+
+
+def scored(function: Callable[[Sequence[Exchange]], list[float]]) -> Score:
+    """``function`` as the only source of scores."""
+    return lambda exchanges: _one_source(function(exchanges))
+
+
+def _one_source(values: list[float]) -> Scores:
+    return Scores(values, {"rule": list(values)})
 
 
 def tiny_llama(seed: int = 0, dtype: torch.dtype = torch.float32) -> LlamaForCausalLM:

@@ -70,5 +70,5 @@ def test_a_reward_model_needs_its_base(tmp_path: Path) -> None:
     from ftcli.models.heads import save_head
 
     save_head(tmp_path, random_head(8, 0))
-    with pytest.raises(UsageError, match="without its base"):
+    with pytest.raises(UsageError, match="so this is no reward model"):
         load_reward_model(artifact(Kind.REWARD, tmp_path), torch.float32, torch.device("cpu"), PAD)

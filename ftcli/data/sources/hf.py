@@ -20,17 +20,25 @@ if TYPE_CHECKING:
 
 
 def read_hub(name: str, revision: str | None, mine: Mine = None) -> Iterator[Record | Reject | None]:
-    """Rows of the hub's data set ``name`` at ``revision``; a record's file is its split."""
+    """Rows of the hub's data set ``name`` (`split_config`) at ``revision``; a record's file is its split."""
     from datasets import load_dataset  # noqa: PLC0415  (takes a second to import, which most sources can do without)
 
+    repository, config = split_config(name)
     try:
-        data = load_dataset(name, revision=revision)
+        data = load_dataset(repository, config, revision=revision)
     except (OSError, ValueError, RuntimeError) as error:  # not found, no network, no such revision or configuration
-        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise UsageError(
-            f"hf:{name}: {first}", "check name, revision and network; or download it and give the folder"
-        ) from None
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        hint = "check name, revision and network; or download it and give the folder"
+        if lines[0].startswith("Config name is missing"):
+            lines[0], hint = " ".join(lines[:2]), f"write hf:{name}/CONFIG"
+        raise UsageError(f"hf:{name}: {lines[0]}", hint) from None
     yield from _rows(data, mine)
+
+
+def split_config(name: str) -> tuple[str, str | None]:
+    """``org/name`` and, of a data set with several configurations, the one in ``org/name/config``."""
+    parts = name.split("/", 2)
+    return "/".join(parts[:2]), parts[2] if len(parts) == 3 else None
 
 
 def is_saved(folder: Path) -> bool:

@@ -1,36 +1,48 @@
-"""What a policy answers on fixed held-out prompts, before training and after, with the same draws."""
+"""What a policy answers on fixed held-out prompts at the start, on the way and at the end, with the same draws.
+
+Beside the reward that is optimised stand sources that never are: where the first rises and those do not, the policy has
+learnt to please the reward and nothing else (over-optimisation, Gao et al. 2023, arXiv 2210.10760).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from statistics import fmean, stdev
 from typing import TYPE_CHECKING, Any
 
 from ftcli.core.errors import StageFailed
-from ftcli.data.rows import Row, prompt_of
-from ftcli.rl.ppo import Score
-from ftcli.rl.rewards import paired_change
+from ftcli.metrics.statistics import difference, mean_of
+from ftcli.rl.ranks import Ranks
+from ftcli.rl.rewards import Score
 from ftcli.rl.roles import Roles
-from ftcli.rl.rollout import Sampling, sample_exchanges, sequence_kl
+from ftcli.rl.rollout import Sampling, sample_exchanges, score_exchanges, sequence_kl
+from ftcli.rl.sequences import Exchange, Prompt
 
 if TYPE_CHECKING:
     import torch
-    from transformers import PreTrainedTokenizerBase
 
+    from ftcli.rl.engines import RolloutEngine
 
 CHECKED = 8
 """Answers on which the reference is compared with the starting policy."""
 
+Source = Callable[[Sequence[Exchange]], Sequence[float | None]]
+"""A reward of each exchange, None where it has nothing to say."""
+
 
 @dataclass(frozen=True)
 class Answer:
-    """One sampled answer: its tokens, whether it ended, the raw score, and log policy - log reference over all its
-    tokens."""
+    """One answer: its tokens, whether it ended, the raw score with its ``parts`` by source, log policy - log reference over all
+    its tokens, and what the sources say that are not optimised (``evals``)."""
 
     response: list[int]
     ended: bool
     score: float
     kl: float
+    parts: dict[str, float | None] = field(default_factory=dict)
+    evals: dict[str, float | None] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -50,45 +62,74 @@ class Exam:
     def from_json(cls, data: list[dict[str, Any]]) -> Exam:
         return cls([Answer(**answer) for answer in data])
 
-    def summary(self) -> dict[str, float]:
-        count = len(self.answers)
+    def summary(self) -> dict[str, float | None]:
+        """Means over the answers, under their names in metrics.jsonl; None where a source skipped all of them."""
+        evals = {name: _known([one.evals[name] for one in self.answers]) for name in self.answers[0].evals}
         return {
-            "score": sum(self.scores) / count,
-            "kl": sum(answer.kl for answer in self.answers) / count,
-            "length": sum(len(answer.response) for answer in self.answers) / count,
-            "eos_rate": sum(answer.ended for answer in self.answers) / count,
+            "eval/score": fmean(self.scores),
+            "eval/kl": fmean(one.kl for one in self.answers),
+            "eval/length": fmean(len(one.response) for one in self.answers),
+            "eval/eos_rate": fmean(one.ended for one in self.answers),
+            **{f"eval_reward/{name}": fmean(values) if values else None for name, values in evals.items()},
         }
 
 
-def examine(
-    roles: Roles,
-    score: Score,
-    prompts: Sequence[list[int]],
-    sampling: Sampling,
-    seed: int,
-    micro_batch_size: int,
-    device: torch.device,
-    *,
-    at_start: bool,
-) -> Exam:
-    """Sample one answer to each of ``prompts``; equal policies give equal answers.
+@dataclass(frozen=True)
+class Examiner:
+    """Asks the policy the held-out ``prompts``. ``evals`` are reward sources that are never optimised."""
 
-    ``at_start``: the policy still is its own reference, so every KL is 0. That is checked on the first answers, and
-    `StageFailed` raised where it does not hold.
-    """
-    keys = [f"held-out/{place}" for place in range(len(prompts))]
-    exchanges = sample_exchanges(roles, prompts, keys, sampling, seed)
-    measured = exchanges[:CHECKED] if at_start else exchanges
-    kl = sequence_kl(roles, measured, sampling, micro_batch_size, device)
-    if at_start:
-        check_reference(kl)
-        kl = [0.0] * len(exchanges)
-    return Exam(
-        [
-            Answer(one.response, one.ended, value, divergence)
-            for one, value, divergence in zip(exchanges, score(exchanges), kl, strict=True)
-        ]
-    )
+    roles: Roles
+    engine: RolloutEngine
+    score: Score
+    prompts: Sequence[Prompt]
+    sampling: Sampling
+    seed: int
+    micro_batch_size: int
+    device: torch.device
+    ranks: Ranks
+    evals: Mapping[str, Source] = field(default_factory=dict)
+
+    def sampled(self, rollout: int, count: int | None = None) -> Exam:
+        """One answer to each prompt, or to the first ``count``, sampled by the policy as it is after ``rollout`` rollouts; equal
+        policies give equal answers.
+
+        After 0 rollouts the policy still is its own reference, so every KL is 0. That is checked on the first answers, and
+        `StageFailed` raised where it does not hold.
+        """
+        return self._ask(rollout, self.prompts[:count], self.sampling)
+
+    def greedy(self, rollout: int, count: int) -> Exam:
+        """The most likely answers to the first ``count`` prompts; their KL is measured at the temperature of sampling."""
+        return self._ask(rollout, self.prompts[:count], replace(self.sampling, temperature=0.0))
+
+    def _ask(self, rollout: int, prompts: Sequence[Prompt], decoding: Sampling) -> Exam:
+        if not prompts:
+            return Exam([])
+        keys = [f"held-out/{place}" for place in range(len(prompts))]
+        self.engine.sync(self.roles.sampler(), rollout)
+        exchanges = sample_exchanges(self.roles, self.engine, prompts, keys, decoding, self.seed, self.ranks)
+        kl = self._kl(exchanges if rollout else exchanges[:CHECKED])
+        if not rollout:
+            check_reference(kl)
+            kl = [0.0] * len(exchanges)
+        scores = score_exchanges(self.score, exchanges, self.ranks)
+        evals = {name: source(exchanges) for name, source in self.evals.items()}
+        return Exam(
+            [
+                Answer(
+                    one.response,
+                    one.ended,
+                    scores.total[place],
+                    kl[place],
+                    {name: values[place] for name, values in scores.parts.items()},
+                    {name: values[place] for name, values in evals.items()},
+                )
+                for place, one in enumerate(exchanges)
+            ]
+        )
+
+    def _kl(self, exchanges: Sequence[Exchange]) -> list[float]:
+        return sequence_kl(self.roles, exchanges, self.sampling, self.micro_batch_size, self.device, self.ranks)
 
 
 def check_reference(kl: Sequence[float]) -> None:
@@ -103,35 +144,75 @@ def check_reference(kl: Sequence[float]) -> None:
 
 
 def compare(before: Exam, after: Exam) -> dict[str, float | int | None]:
-    """Both summaries and the paired change of the score, under the names that go to stage.json."""
-    change = paired_change(before.scores, after.scores)
+    """Both summaries and the paired changes, under the names that go to stage.json.
+
+    ``eval/score`` is what is optimised, ``eval_source/<name>`` its sources where there are several, ``eval_reward/<name>`` what is
+    not optimised. ``_gap`` is by how many standard deviations of the starting policy's answers the score rose more than that.
+    """
     first, second = before.summary(), after.summary()
-    return {
+    others = ("eval/length", "eval/eos_rate")
+    found: dict[str, float | int | None] = {
         "eval/prompts": len(before.answers),
-        **{f"eval/{name}_before": value for name, value in first.items() if name != "kl"},
-        **{f"eval/{name}_after": value for name, value in second.items() if name != "kl"},
-        "eval/kl": second["kl"],
-        "eval/score_change": change.mean,
-        "eval/score_change_se": change.standard_error,
-        "eval/score_change_z": change.z,
+        **_change("eval/score", before.scores, after.scores),
+        **{f"{name}_before": first[name] for name in others},
+        **{f"{name}_after": second[name] for name in others},
+        "eval/kl": second["eval/kl"],
     }
+    sources = before.answers[0].parts
+    for name in sources if len(sources) > 1 else ():
+        values = ([one.parts[name] for one in exam.answers] for exam in (before, after))
+        found |= _change(f"eval_source/{name}", *values)
+    for name in before.answers[0].evals:
+        own, later = ([one.evals[name] for one in exam.answers] for exam in (before, after))
+        found |= _change(f"eval_reward/{name}", own, later)
+        found[f"eval_reward/{name}_gap"] = _gap((before.scores, after.scores), (own, later))
+    return found
 
 
-def sample_records(
-    rows: Sequence[Row], before: Exam, after: Exam, tokenizer: PreTrainedTokenizerBase
-) -> list[dict[str, Any]]:
-    """Rows of samples.jsonl: each prompt with its answers before and after."""
+Values = Sequence[float | None]
 
-    def shown(answer: Answer) -> dict[str, Any]:
-        return {
-            "text": tokenizer.decode(answer.response, skip_special_tokens=True),
-            "tokens": len(answer.response),
-            "finish_reason": "stop" if answer.ended else "length",
-            "score": answer.score,
-            "kl": answer.kl,
+
+ROUNDING = 1e-9
+CHANGE = ("before", "after", "change", "change_se", "change_z", "change_low", "change_high", "change_p", "n")
+
+
+def _change(name: str, before: Values, after: Values) -> dict[str, float | int | None]:
+    """Means and the paired change, with standard error, 95 % bootstrap interval and permutation p, over the answers that have
+    both values; None what they are too few or too alike for."""
+    first, second = _both(before, after)
+    found: dict[str, float | int | None] = dict.fromkeys(CHANGE)
+    if first:
+        change = difference(mean_of(first), mean_of(second))
+        found |= {
+            "before": fmean(first),
+            "after": fmean(second),
+            "change": change.delta,
+            "change_se": change.se,
+            "change_z": change.delta / change.se if change.se > ROUNDING * abs(change.delta) else None,
+            "change_low": change.low,
+            "change_high": change.high,
+            "change_p": change.p,
         }
+    found = {part: None if value is None or math.isnan(value) else value for part, value in found.items()}
+    return {f"{name}_{part}": value for part, value in (found | {"n": len(first)}).items()}
 
-    return [
-        {"id": row["id"], "prompt": prompt_of(row), "before": shown(first), "after": shown(second)}
-        for row, first, second in zip(rows, before.answers, after.answers, strict=True)
-    ]
+
+def _gap(optimised: tuple[Values, Values], held_out: tuple[Values, Values]) -> float | None:
+    """How much more the first rose than the second, both in standard deviations before; None where one does not vary."""
+    rises = []
+    for before, after in (optimised, held_out):
+        first, second = _both(before, after)
+        spread = stdev(first) if len(first) > 1 else 0.0
+        if not spread:
+            return None
+        rises.append((fmean(second) - fmean(first)) / spread)
+    return rises[0] - rises[1]
+
+
+def _both(before: Values, after: Values) -> tuple[list[float], list[float]]:
+    pairs = [(one, two) for one, two in zip(before, after, strict=True) if one is not None and two is not None]
+    return [one for one, _ in pairs], [two for _, two in pairs]
+
+
+def _known(values: Values) -> list[float]:
+    return [value for value in values if value is not None]

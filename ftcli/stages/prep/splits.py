@@ -15,9 +15,9 @@ from ftcli.data.hashing import offsets_of
 from ftcli.data.leakage import cross_pairs
 from ftcli.data.minhash import band_keys
 from ftcli.data.near import Columns, assign_leaders, group, merge
-from ftcli.data.pairs import Pairs
 from ftcli.data.rows import SPLITS
 from ftcli.data.shingles import Shingles, boilerplate_of, drop, shingle
+from ftcli.data.similar import Pairs
 from ftcli.data.split import split_groups
 from ftcli.stages.prep.chunks import Store
 from ftcli.stages.prep.config import PrepConfig

@@ -209,3 +209,20 @@ def test_a_hub_data_set_out_of_reach_is_a_usage_error() -> None:
     with pytest.raises(UsageError, match="hf:org/no-such-data") as caught:
         list(read_hub("org/no-such-data", "main"))
     assert "network" in caught.value.hint
+
+
+def test_a_data_set_with_several_configurations_is_read_by_one_of_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)  # datasets takes a folder of that name for the hub's
+    for config in ("main", "other"):
+        folder = tmp_path / "org" / "data" / config
+        folder.mkdir(parents=True)
+        (folder / "train.jsonl").write_text(json.dumps({"question": config, "answer": "1"}) + "\n")
+    listed = "".join(f"- config_name: {name}\n  data_files: {name}/train.jsonl\n" for name in ("main", "other"))
+    (tmp_path / "org" / "data" / "README.md").write_text(f"---\nconfigs:\n{listed}---\n")
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
+    assert [row.value["question"] for row in read_hub("org/data/other", None) if isinstance(row, Record)] == ["other"]
+    with pytest.raises(UsageError, match=r"hf:org/data: .*main.*other") as caught:
+        list(read_hub("org/data", None))
+    assert caught.value.hint == "write hf:org/data/CONFIG"

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from ftcli.core.config import parse, semantic
-from ftcli.stages.ppo.config import PpoConfig
+from ftcli.stages.ppo.config import PpoConfig, leaner
 
 
 @pytest.mark.parametrize(
@@ -29,10 +29,39 @@ def test_a_setting_that_cannot_be_is_refused(settings: dict[str, Any], message: 
     assert message in problems[0].message
 
 
-@pytest.mark.parametrize("name", ["top_p", "top_k", "kl_estimator", "lora_dropout", "min_new_tokens"])
-def test_what_would_make_the_maths_wrong_is_no_setting(name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [
+        ("top_p", "cuts the distribution"),
+        ("top_k", "cuts the distribution"),
+        ("min_new_tokens", "cuts the distribution"),
+        ("kl_estimator", "k3 in the reward pushes"),
+        ("lora_dropout", "with dropout"),
+    ],
+)
+def test_what_would_make_the_maths_wrong_is_refused_with_the_reason(name: str, why: str) -> None:
     _, problems = parse(PpoConfig, {name: 1})
-    assert problems[0].message == f"unknown key {name}"
+    assert problems[0].message.startswith(f"{name} is not offered: ")
+    assert why in problems[0].message
+
+
+@pytest.mark.parametrize(
+    ("facts", "steps"),
+    [
+        ({}, ["micro_batch_size 1", "rollout_micro_batch_size 1", "gradient_checkpointing True", None]),
+        ({"gradient_checkpointing": True}, ["micro_batch_size 1", "rollout_micro_batch_size 1", None]),
+    ],
+)
+def test_after_memory_ran_out_less_is_computed_at_once(facts: dict[str, Any], steps: list[str | None]) -> None:
+    config: PpoConfig | None = PpoConfig(micro_batch_size=2, rollout_micro_batch_size=2)
+    for expected in steps:
+        assert config is not None
+        found = leaner(
+            config,
+            facts | {"gradient_checkpointing": config.gradient_checkpointing or facts.get("gradient_checkpointing")},
+        )
+        assert (found and found[1]) == (expected and f"with {expected}")
+        config = found[0] if found else None
 
 
 def test_settings_that_only_change_speed_are_not_in_the_fingerprint() -> None:

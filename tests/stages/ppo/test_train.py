@@ -10,11 +10,13 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from ftcli.core.errors import BadData, StageFailed, UsageError
+from ftcli.core.errors import BadData, Diverged, GateFailed, StageFailed, Stopped, UsageError
 from ftcli.core.stage import Artifact, Context, Kind
+from ftcli.core.stop import Stop
 from ftcli.data.chat import render_prompt
 from ftcli.data.rows import Row, prompt_of, read_split
 from ftcli.models.load import load_model, load_tokenizer
+from ftcli.pipeline.resolve import from_outside
 from ftcli.rl.reward_model import load_reward_model
 from ftcli.rl.sequences import Exchange
 from ftcli.stages.ppo.held_out import check_reference
@@ -33,6 +35,9 @@ FAST: dict[str, Any] = {
     "eval_prompts": 4,
     "precision": "fp32",
     "value_init": "zero",
+    "critic_warmup_steps": 0,
+    "reward_gate": "warn",
+    "num_sample_dumps": 2,
 }
 TENSORS = "adapter_model.safetensors"
 
@@ -68,11 +73,12 @@ def done(inputs: dict[str, Artifact], tmp_path_factory: pytest.TempPathFactory) 
 
 def metrics(folder: Path) -> list[dict[str, Any]]:
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    return [{name: value for name, value in line.items() if not name.startswith("perf/")} for line in lines]
+    clocks = ("perf/", "eps")
+    return [{name: value for name, value in line.items() if not name.startswith(clocks)} for line in lines]
 
 
 def samples(context: Context[Any]) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (context.out / "model" / "samples.jsonl").read_text().splitlines()]
+    return [json.loads(line) for line in (context.out / "report" / "samples.jsonl").read_text().splitlines()]
 
 
 def data(folder: Path, row: Any = messages_row, train: int = 4, validation: int = 4, test: int = 0) -> Artifact:
@@ -105,13 +111,28 @@ def test_metrics_begin_and_end_with_the_held_out_answers(done: Context[Any]) -> 
     assert lines[4]["episode"] == 32
 
 
-def test_samples_show_the_same_prompts_before_and_after(done: Context[Any], tiny_data: Path) -> None:
+def test_samples_show_the_same_prompts_through_training(done: Context[Any], tiny_data: Path) -> None:
     found = samples(done)
-    rows = read_split(tiny_data, "validation", "messages", limit=4)  # type: ignore[arg-type]
-    assert [one["prompt"] for one in found] == [prompt_of(row) for row in rows]
-    mean = sum(one["after"]["score"] for one in found) / 4
-    assert mean == pytest.approx(done.events.summary["eval/score_after"])
-    assert all(one["before"]["kl"] == 0.0 for one in found)
+    rows = read_split(tiny_data, "validation", "messages", limit=2)  # type: ignore[arg-type]
+    assert [(one["rollout"], one["decoding"]) for one in found[::2]] == [
+        (rollout, decoding) for rollout in range(5) for decoding in ("sampled", "greedy")
+    ]
+    assert all(
+        one["prompt"] == prompt_of(row)
+        for pair in zip(found[::2], found[1::2], strict=True)
+        for one, row in zip(pair, rows, strict=True)
+    )
+    assert all(one["kl"] == 0.0 for one in found[:4])
+
+
+def test_the_report_shows_the_run(done: Context[Any]) -> None:
+    folder = done.out / "report"
+    figures = json.loads((folder / "figures.json").read_text())
+    assert [step for step, _ in figures["series"]["objective/kl"]] == [1, 2, 3, 4]
+    assert figures["changes"]["eval/score_after"] == done.events.summary["eval/score_after"]
+    assert len((folder / "histograms.jsonl").read_text().splitlines()) == 4
+    assert "<svg" in (folder / "report.html").read_text()
+    assert (folder / "summary.txt").read_text().strip()
 
 
 def test_the_scores_are_those_of_the_reward_model_by_itself(
@@ -138,8 +159,8 @@ def test_killed_and_run_again_equals_uninterrupted(
     run_until(PPO, tmp_path, inputs, killed_at, **FAST)
     again = run_stage(PPO, tmp_path, inputs, **FAST)
     assert metrics(again.scratch) == metrics(done.scratch)
-    for name in (TENSORS, "samples.jsonl"):
-        assert (again.out / "model" / name).read_bytes() == (done.out / "model" / name).read_bytes()
+    for name in (f"model/{TENSORS}", "report/samples.jsonl", "report/histograms.jsonl"):
+        assert (again.out / name).read_bytes() == (done.out / name).read_bytes()
     assert again.events.summary["tokens"] == done.events.summary["tokens"]
 
 
@@ -206,20 +227,142 @@ def test_without_total_episodes_it_passes_over_the_prompts_once(inputs: dict[str
     assert [line["step"] for line in metrics(found.scratch)] == [0, 1, 2, 2]  # 24 train prompts
 
 
-def test_a_reward_model_on_another_base_is_refused(inputs: dict[str, Artifact], tmp_path: Path) -> None:
+def test_a_reward_model_on_another_base_is_held_beside_the_policy(
+    inputs: dict[str, Artifact], tiny_pairs: Path, tmp_path: Path
+) -> None:
     other = artifact(Kind.MODEL, write_tiny_model(tmp_path / "other", seed=1))
-    with pytest.raises(UsageError, match="this reward model's base is") as caught:
-        run_stage(PPO, tmp_path / "run", inputs | {"reward": replace(inputs["reward"], base=other)}, **FAST)
+    given = {"model": other, "data": artifact(Kind.DATA, tiny_pairs)}
+    trained = run_stage(REWARD, tmp_path / "reward", given, max_steps=2, precision="fp32")
+    reward = artifact(Kind.REWARD, trained.out / "reward", base=other)
+    found = run_stage(PPO, tmp_path / "run", inputs | {"reward": reward}, **(FAST | {"total_episodes": 8}))
+    tokenizer = load_tokenizer(reward.path)
+    model = load_reward_model(reward, torch.float32, torch.device("cpu"), int(tokenizer.pad_token_id))
+    before = json.loads((found.scratch / "before.json").read_text())
+    row = read_split(inputs["data"].path, "validation", "messages", limit=1)[0]  # type: ignore[arg-type]
+    exchange = Exchange(render_prompt(tokenizer, prompt_of(row)), before[0]["response"])
+    assert model.score_exchanges([exchange])[0] == pytest.approx(before[0]["score"], abs=1e-5)
+    with pytest.raises(UsageError, match="has a base of its own") as caught:
+        run_stage(PPO, tmp_path / "no", inputs | {"reward": reward}, **(FAST | {"value_init": "reward"}))
     assert "ftcli reward" in caught.value.hint
 
 
-def test_a_reward_model_trained_on_a_quantised_base_is_refused(inputs: dict[str, Artifact], tmp_path: Path) -> None:
+def test_a_reward_model_with_another_vocabulary_is_refused(inputs: dict[str, Artifact], tmp_path: Path) -> None:
     folder = tmp_path / "reward"
     shutil.copytree(inputs["reward"].path, folder)
-    record = json.loads((folder / "base_model.json").read_text())
-    (folder / "base_model.json").write_text(json.dumps(record | {"quantization": "nf4"}))
-    with pytest.raises(UsageError, match="quantization nf4"):
+    tokenizer = load_tokenizer(folder)
+    tokenizer.add_tokens(["another"])
+    tokenizer.save_pretrained(folder)
+    with pytest.raises(UsageError, match="another vocabulary"):
         run_stage(PPO, tmp_path / "run", inputs | {"reward": replace(inputs["reward"], path=folder)}, **FAST)
+
+
+def test_a_reward_model_that_length_explains_is_refused_unless_told_otherwise(
+    inputs: dict[str, Artifact], tmp_path: Path
+) -> None:
+    with pytest.raises(GateFailed) as caught:
+        run_stage(PPO, tmp_path, inputs, **(FAST | {"reward_gate": "enforce"}))
+    assert "reward_gate" in caught.value.hint
+
+
+def function(folder: Path, text: str, name: str, label: str = "") -> Artifact:
+    path = folder / "rewards.py"
+    path.write_text(text)
+    return from_outside(f"{path}:{name}", Kind.FUNCTION, label or name)
+
+
+RULES = """
+def shortness(completions, **kwargs):
+    return [-float(len(one[0]["content"])) for one in completions]
+
+def cats(completions, reference, **kwargs):
+    return [None if reference_text is None else float("cat" in one[0]["content"])
+            for one, reference_text in zip(completions, reference)]
+"""
+
+
+def test_a_function_can_be_all_that_is_rewarded(inputs: dict[str, Artifact], tmp_path: Path) -> None:
+    rule = function(tmp_path, RULES, "shortness")
+    given = {
+        "model": inputs["model"],
+        "data": inputs["data"],
+        "reward_func": rule,
+        "eval_func": function(tmp_path, RULES, "cats"),
+    }
+    found = run_stage(PPO, tmp_path / "run", given, **(FAST | {"value_init": "auto", "total_episodes": 16}))
+    tokenizer = load_tokenizer(inputs["model"].path)
+    for answer in json.loads((found.scratch / "before.json").read_text()):
+        text = tokenizer.decode(answer["response"], skip_special_tokens=True)
+        assert answer["score"] == -len(text)
+        assert answer["evals"] == {"cats": float("cat" in text)}
+    assert "reward/shortness/mean" in metrics(found.scratch)[1]
+    assert "eval_reward/cats_change" in found.events.summary
+
+
+def test_a_reward_model_and_a_function_are_weighed_together(inputs: dict[str, Artifact], tmp_path: Path) -> None:
+    given = inputs | {"reward_func": function(tmp_path, RULES, "shortness", "short")}
+    settings = FAST | {"total_episodes": 8, "reward_weights": {"reward": 2.0, "short": 0.5}}
+    found = run_stage(PPO, tmp_path / "run", given, **settings)
+    for answer in json.loads((found.scratch / "before.json").read_text()):
+        assert answer["score"] == pytest.approx(2.0 * answer["parts"]["reward"] + 0.5 * answer["parts"]["short"])
+
+
+@pytest.mark.parametrize(
+    ("label", "settings", "message"),
+    [
+        ("reward", {}, "two rewards have this name"),
+        ("short", {"value_init": "reward"}, "must then be all that is rewarded"),
+        ("short", {"reward_normalization": "reference"}, "functions are rewarded too"),
+        ("short", {"reward_weights": {"shor": 1.0}}, "no source shor"),
+    ],
+)
+def test_what_does_not_go_with_a_function_is_refused(
+    inputs: dict[str, Artifact], tmp_path: Path, label: str, settings: dict[str, Any], message: str
+) -> None:
+    given = inputs | {"reward_func": function(tmp_path, RULES, "shortness", label)}
+    with pytest.raises(UsageError, match=message):
+        run_stage(PPO, tmp_path / "run", given, **(FAST | settings))
+
+
+def test_all_weights_of_a_whole_model_can_be_trained(
+    base: Artifact, reward: Artifact, tiny_data: Path, tmp_path: Path
+) -> None:
+    given = {"model": base, "reward": reward, "data": artifact(Kind.DATA, tiny_data)}
+    settings = FAST | {"method": "full", "total_episodes": 16, "value_init": "reward"}
+    found = run_stage(PPO, tmp_path / "run", given, **settings)
+    assert metrics(found.scratch)[1]["objective/kl"] == 0.0
+    before, after = (load_file(folder / "model.safetensors") for folder in (base.path, found.out / "model"))
+    assert {name for name in before if torch.equal(before[name], after[name])} == set()
+    assert not (found.out / "model" / "adapter_config.json").exists()
+
+
+def test_a_signal_ends_it_with_a_checkpoint_and_it_goes_on(
+    done: Context[Any], inputs: dict[str, Artifact], tmp_path: Path
+) -> None:
+    stop = Stop()
+
+    def ask(event: Any) -> None:
+        if event["event"] == "metrics" and event["step"] == 2:
+            stop.ask("SIGTERM")
+
+    with pytest.raises(Stopped, match="stopped by SIGTERM after rollout 2 of 4, with a checkpoint"):
+        run_stage(PPO, tmp_path, inputs, sink=ask, stop=stop, **FAST)
+    again = run_stage(PPO, tmp_path, inputs, **FAST)
+    assert metrics(again.scratch) == metrics(done.scratch)
+    assert (again.out / "model" / TENSORS).read_bytes() == (done.out / "model" / TENSORS).read_bytes()
+
+
+def test_a_guard_ends_the_run_and_says_where_the_answers_are(inputs: dict[str, Artifact], tmp_path: Path) -> None:
+    settings = FAST | {"max_kl": 1e-9, "guard_patience": 2, "learning_rate": 1e-2}
+    with pytest.raises(Diverged, match=r"rollout 3: .*\(guard kl\)") as caught:
+        run_stage(PPO, tmp_path, inputs, **settings)
+    assert "samples.jsonl" in caught.value.hint
+
+
+def test_another_guard_warns(inputs: dict[str, Artifact], tmp_path: Path) -> None:
+    settings = FAST | {"max_length_change": 1.0001, "guard_patience": 1, "learning_rate": 1e-2}
+    found = run_stage(PPO, tmp_path, inputs, **settings)
+    figures = json.loads((found.out / "report" / "figures.json").read_text())
+    assert "length" in {alarm["name"] for alarm in figures["alarms"]}
 
 
 @pytest.mark.parametrize("lost", ["adapter_config.json", "head.safetensors", "reward_stats.json"])
@@ -236,7 +379,7 @@ def test_a_reward_model_that_scores_all_alike_is_refused(inputs: dict[str, Artif
     shutil.copytree(inputs["reward"].path, folder)
     head = load_file(folder / "head.safetensors")
     save_file({name: torch.zeros_like(tensor) for name, tensor in head.items()}, folder / "head.safetensors")
-    with pytest.raises(UsageError, match="gives every answer the score 0"):
+    with pytest.raises(UsageError, match="every answer has the score"):
         run_stage(PPO, tmp_path / "run", inputs | {"reward": replace(inputs["reward"], path=folder)}, **FAST)
 
 

@@ -7,15 +7,18 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM
 
-from ftcli.core.config import parse
-from ftcli.core.errors import BadData, Diverged, UsageError
+from ftcli.core.config import parse, semantic
+from ftcli.core.errors import BadData, Diverged, Stopped, UsageError
 from ftcli.core.events import Events
 from ftcli.core.stage import Artifact, Context, Kind
+from ftcli.core.stop import Stop
+from ftcli.data.pairs import encode_pairs
 from ftcli.models.load import load_tokenizer
 from ftcli.rl.reward_model import load_reward_model
-from ftcli.stages.reward.config import RewardConfig
-from ftcli.stages.reward.pairs import encode_pairs
+from ftcli.rl.sequences import Exchange
+from ftcli.stages.reward.config import RewardConfig, leaner, learning_rates
 from ftcli.stages.reward.stage import REWARD
 from tests.conftest import artifact, run_stage, write_data
 from tests.stages.reward.adapters import write_adapter
@@ -45,6 +48,14 @@ def trained(base: Artifact, pairs: Artifact, tmp_path_factory: pytest.TempPathFa
     return run_stage(REWARD, tmp_path_factory.mktemp("reward"), {"model": base, "data": pairs}, max_steps=6, **FAST)
 
 
+def ranking_row(index: int) -> dict[str, Any]:
+    """Four answers to a prompt of its own, the last two of them equally bad."""
+    row = dict(preference_row(index))
+    texts = [row["chosen"][0]["content"], "look at the mat", "the the the file file", "a a list"]
+    candidates = [{"content": text, "rank": rank} for text, rank in zip(texts, (1, 2, 3, 3), strict=True)]
+    return {"id": row["id"], "prompt": row["prompt"], "candidates": candidates, "meta": {}}
+
+
 def metrics(folder: Path) -> list[dict[str, Any]]:
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     return [{name: value for name, value in line.items() if not name.startswith("perf/")} for line in lines]
@@ -58,6 +69,7 @@ def test_it_learns_what_is_easy_to_tell_apart(trained: Context[Any]) -> None:
     facts = trained.events.summary
     assert facts["val/accuracy"] == 1.0
     assert facts["val/loss"] < 0.2
+    assert (facts["train/pairs"], facts["train/prompts"], facts["val/pairs"]) == (24, 24, 8)
     losses = [line["train/loss"] for line in metrics(trained.scratch)]
     assert losses[-1] < 0.2 < losses[0]
     assert facts["train/loss"] == losses[-1]
@@ -86,10 +98,15 @@ def test_the_saved_model_gives_the_scores_that_its_statistics_tell(trained: Cont
         artifact(Kind.REWARD, folder, base=base), torch.float32, torch.device("cpu"), int(tokenizer.pad_token_id)
     )
     rows = [preference_row(index) for index in range(24, 32)]
-    found = encode_pairs(tokenizer, rows, frozenset({tokenizer.eos_token_id}), 1024, "truncate")
-    chosen = [model.score_exchanges([one.exchanges[winner]])[0] for one in found.comparisons for winner, _ in one.pairs]
+    found = encode_pairs(tokenizer, rows, frozenset({tokenizer.eos_token_id}), 1024, "truncate", ties="drop")
+    chosen = [
+        model.score_exchanges([Exchange(one.prompt, one.answers[pair.winner])])[0]
+        for one in found.prompts
+        for pair in one.pairs
+    ]
     assert stats["split"] == "validation"
-    assert stats["chosen"]["mean"] == pytest.approx(sum(chosen) / len(chosen), abs=1e-4)
+    assert sum(chosen) / len(chosen) == pytest.approx(0, abs=1e-4)  # so that no constant is left in the scores
+    assert stats["chosen"]["mean"] == pytest.approx(0, abs=1e-4)
     assert stats["chosen"]["p50"] == pytest.approx(float(torch.tensor(chosen).quantile(0.5)), abs=1e-4)
 
 
@@ -156,7 +173,7 @@ def test_held_out_pairs_come_from_test_where_validation_is_empty(base: Artifact,
 
 
 def test_rows_of_another_type_are_refused(base: Artifact, tiny_data: Path, tmp_path: Path) -> None:
-    with pytest.raises(BadData, match="preference needed"):
+    with pytest.raises(BadData, match="preference or ranking needed"):
         run_stage(REWARD, tmp_path, {"model": base, "data": artifact(Kind.DATA, tiny_data)})
 
 
@@ -168,7 +185,7 @@ def test_empty_splits_are_refused(base: Artifact, tmp_path: Path) -> None:
 
 
 def test_when_all_pairs_are_too_long_the_limit_is_named(base: Artifact, pairs: Artifact, tmp_path: Path) -> None:
-    with pytest.raises(BadData, match="24 overlong") as caught:
+    with pytest.raises(BadData, match="24 longer than max_length 8") as caught:
         run_stage(REWARD, tmp_path, {"model": base, "data": pairs}, max_length=8)
     assert "max_length (now 8)" in caught.value.hint
 
@@ -178,7 +195,7 @@ def test_when_all_pairs_are_identical_it_says_so(base: Artifact, tmp_path: Path)
         row = dict(preference_row(index))
         return row | {"rejected": row["chosen"]}
 
-    with pytest.raises(BadData, match="4 identical") as caught:
+    with pytest.raises(BadData, match="4 of two equal answers") as caught:
         run_stage(REWARD, tmp_path, {"model": base, "data": data(tmp_path / "data", same)})
     assert "must differ" in caught.value.hint
 
@@ -191,7 +208,7 @@ def test_what_is_cut_or_left_out_is_said_aloud(base: Artifact, pairs: Artifact, 
     events = Events(scratch, lambda event: notes.append(str(event.get("text", ""))))
     config = RewardConfig(max_length=24, max_steps=1)
     REWARD.run(Context(config, {"model": (base,), "data": (pairs,)}, out, scratch, events))
-    assert any("truncated prompts" in note for note in notes)
+    assert any("prompts without their beginning" in note for note in notes)
     assert any("length alone gives" in note for note in notes)
     assert events.summary["train/truncated_prompts"] > 0
 
@@ -210,3 +227,175 @@ def test_messages_rows_are_no_pairs(base: Artifact, tmp_path: Path) -> None:
 def test_an_unknown_setting_names_the_nearest() -> None:
     _, problems = parse(RewardConfig, {"centre_rewards_coefficient": 0.1})
     assert "center_rewards_coefficient" in problems[0].hint
+
+
+def test_a_ranking_is_trained_as_all_its_pairs(base: Artifact, tmp_path: Path) -> None:
+    found = run_stage(
+        REWARD, tmp_path, {"model": base, "data": data(tmp_path / "data", ranking_row)}, max_steps=2, **FAST
+    )
+    facts = found.events.summary
+    assert (facts["train/pairs"], facts["train/prompts"], facts["train/ties_dropped"]) == (20, 4, 4)
+    assert (facts["val/pairs"], facts["val/prompts"]) == (20, 4)
+
+
+@pytest.mark.parametrize("weighting", ["prompt", "pair"])
+def test_neither_rankings_nor_ties_depend_on_micro_batches(base: Artifact, tmp_path: Path, weighting: str) -> None:
+    def mixed(index: int) -> dict[str, Any]:
+        return dict(preference_row(index)) if index % 2 else ranking_row(index)
+
+    inputs = {"model": base, "data": data(tmp_path / "data", mixed, train=6)}
+    settings = FAST | {"max_steps": 2, "ties": "davidson", "pair_weighting": weighting, "label_smoothing": 0.1}
+    runs = [
+        run_stage(REWARD, tmp_path / str(size), inputs, **(settings | {"micro_batch_size": size})) for size in (1, 2, 6)
+    ]
+    first, *others = [metrics(run.scratch) for run in runs]
+    for other in others:
+        for one, two in zip(first, other, strict=True):
+            for name in ("train/loss", "train/grad_norm", "train/margin", "train/nu"):
+                assert one[name] == pytest.approx(two[name], rel=1e-4)
+
+
+def test_davidsons_nu_is_learned_kept_and_shown(base: Artifact, tmp_path: Path) -> None:
+    inputs = {"model": base, "data": data(tmp_path / "data", ranking_row)}
+    found = run_stage(REWARD, tmp_path, inputs, max_steps=3, ties="davidson", **FAST)
+    nus = [line["train/nu"] for line in metrics(found.scratch)]
+    # One of six pairs ties, so nu starts at 2 t / (1 - t) = 0.4; AdamW moves its logarithm by at most its rate, 0.01 at first.
+    assert nus[0] == pytest.approx(0.4, rel=0.011)
+    assert nus[0] != nus[-1]
+    stats = json.loads((found.out / "reward" / "reward_stats.json").read_text())
+    assert stats["davidson_nu"] == found.events.summary["val/davidson_nu"] == nus[-1]
+
+
+def test_davidson_without_ties_is_refused(base: Artifact, pairs: Artifact, tmp_path: Path) -> None:
+    with pytest.raises(BadData, match="no two answers tie in train"):
+        run_stage(REWARD, tmp_path, {"model": base, "data": pairs}, ties="davidson")
+
+
+def test_a_margin_asks_for_scores_further_apart(base: Artifact, pairs: Artifact, tmp_path: Path) -> None:
+    def scored(index: int) -> dict[str, Any]:
+        return dict(preference_row(index)) | {"meta": {"chosen_score": 5, "rejected_score": "2.5"}}
+
+    inputs = {"model": base, "data": data(tmp_path / "data", scored)}
+    one = run_stage(REWARD, tmp_path / "one", inputs, max_steps=1, use_margin=True, **FAST)
+    other = run_stage(REWARD, tmp_path / "other", inputs, max_steps=1, **FAST)
+    margin = metrics(one.scratch)[0]["train/margin"]
+    assert margin == metrics(other.scratch)[0]["train/margin"]  # before the first update
+    assert metrics(one.scratch)[0]["train/loss"] > metrics(other.scratch)[0]["train/loss"] + 1
+    with pytest.raises(BadData, match="use_margin, and no train row has"):
+        run_stage(REWARD, tmp_path / "none", {"model": base, "data": pairs}, use_margin=True)
+
+
+def test_a_prompt_that_is_held_out_is_not_trained_on(base: Artifact, tmp_path: Path) -> None:
+    folder = write_data(tmp_path / "data", preference_row, 4, 3, 0)
+    shared = dict(preference_row(1)) | {"id": "again"}
+    with (folder / "validation.jsonl").open("a") as file:
+        file.write(json.dumps(shared) + "\n")
+    notes: list[str] = []
+    found = run_stage(
+        REWARD,
+        tmp_path,
+        {"model": base, "data": artifact(Kind.DATA, folder)},
+        sink=lambda event: notes.append(str(event.get("text", ""))),
+        max_steps=1,
+        **FAST,
+    )
+    assert any("1 of 4 rows left out, their prompts are in validation too" in note for note in notes)
+    assert (found.events.summary["train/asked_in_held_out"], found.events.summary["train/pairs"]) == (1, 3)
+
+
+def test_when_all_prompts_are_held_out_it_says_so(base: Artifact, tmp_path: Path) -> None:
+    folder = write_data(tmp_path / "data", lambda index: dict(preference_row(0)), 4, 3, 0)
+    with pytest.raises(BadData, match="all prompts of train are in validation too"):
+        run_stage(REWARD, tmp_path, {"model": base, "data": artifact(Kind.DATA, folder)})
+
+
+@pytest.fixture(scope="module")
+def whole(base: Artifact, pairs: Artifact, tmp_path_factory: pytest.TempPathFactory) -> Context[Any]:
+    settings = FAST | {"max_steps": 6, "save_steps": 2, "method": "full", "learning_rate": 1e-3}
+    return run_stage(REWARD, tmp_path_factory.mktemp("whole"), {"model": base, "data": pairs}, **settings)
+
+
+def test_full_trains_all_weights_and_leaves_a_plain_model_with_a_head(whole: Context[Any], base: Artifact) -> None:
+    folder = whole.out / "reward"
+    before, after = (
+        AutoModelForCausalLM.from_pretrained(path).get_decoder().state_dict() for path in (base.path, folder)
+    )
+    assert all(not torch.equal(before[name], after[name]) for name in before)
+    assert whole.events.summary["val/accuracy"] == 1.0
+    assert whole.events.summary["trainable_share"] == 1.0
+    tokenizer, device = load_tokenizer(folder), torch.device("cpu")
+    model = load_reward_model(artifact(Kind.REWARD, folder), torch.float32, device, int(tokenizer.pad_token_id))
+    rows = [preference_row(index) for index in range(24, 32)]
+    found = encode_pairs(tokenizer, rows, frozenset({tokenizer.eos_token_id}), 1024, "truncate", ties="drop")
+    losers = model.score_exchanges([Exchange(one.prompt, one.answers[one.pairs[0].loser]) for one in found.prompts])
+    stats = json.loads((folder / "reward_stats.json").read_text())
+    assert sum(losers) / len(losers) == pytest.approx(stats["rejected"]["mean"], abs=1e-4)
+
+
+def test_full_and_killed_equals_uninterrupted(
+    whole: Context[Any], base: Artifact, pairs: Artifact, tmp_path: Path
+) -> None:
+    settings = FAST | {"max_steps": 6, "save_steps": 2, "method": "full", "learning_rate": 1e-3}
+    run_until(REWARD, tmp_path, {"model": base, "data": pairs}, 5, **settings)
+    again = run_stage(REWARD, tmp_path, {"model": base, "data": pairs}, **settings)
+    assert metrics(again.scratch) == metrics(whole.scratch)
+    for name in ("model.safetensors", "head.safetensors", "reward_stats.json"):
+        assert (again.out / "reward" / name).read_bytes() == (whole.out / "reward" / name).read_bytes()
+
+
+def test_full_in_bf16_keeps_float32_weights_and_scores(base: Artifact, pairs: Artifact, tmp_path: Path) -> None:
+    settings = FAST | {"max_steps": 2, "method": "full", "precision": "bf16", "learning_rate": 1e-5}
+    found = run_stage(REWARD, tmp_path, {"model": base, "data": pairs}, **settings)
+    before, after = (load_file(path / "model.safetensors") for path in (base.path, found.out / "reward"))
+    moved = [float((before[name] - after[name]).abs().max()) for name in before]
+    assert all(tensor.dtype is torch.float32 for tensor in after.values())
+    assert 0 < max(moved) < 3e-5  # less than bfloat16 could hold of a weight of size 0.1
+    margins = [line["train/margin"] for line in metrics(found.scratch)]
+    assert any(margin != float(torch.tensor(margin).bfloat16()) for margin in margins)
+
+
+def test_full_does_not_fit_an_adapter_or_its_settings(policy: Artifact, pairs: Artifact, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="method full trains all weights of a whole model") as caught:
+        run_stage(REWARD, tmp_path, {"model": policy, "data": pairs}, method="full")
+    assert "ftcli export" in caught.value.hint
+    _, problems = parse(RewardConfig, {"method": "full", "lora_r": 4})
+    assert "lora_r would do nothing" in problems[0].message
+
+
+def test_the_learning_rate_follows_what_is_trained() -> None:
+    assert learning_rates(RewardConfig(), is_whole=False) == (1e-4, 1e-4)
+    assert learning_rates(RewardConfig(), is_whole=True) == (1e-5, 1e-4)
+    assert learning_rates(RewardConfig(learning_rate=2e-4), is_whole=False) == (2e-4, 2e-4)
+    assert learning_rates(RewardConfig(learning_rate=2e-4, head_learning_rate=1e-3), is_whole=True) == (2e-4, 1e-3)
+
+
+def test_a_stopped_run_goes_on_as_if_unbroken(
+    trained: Context[Any], base: Artifact, pairs: Artifact, tmp_path: Path
+) -> None:
+    stop = Stop()
+
+    def ask(event: dict[str, Any]) -> None:
+        if event.get("task") == "reward" and event["done"] == 3:
+            stop.ask("SIGTERM")
+
+    inputs = {"model": base, "data": pairs}
+    with pytest.raises(Stopped, match="stopped by SIGTERM after step 3 of 6, with a checkpoint"):
+        run_stage(REWARD, tmp_path, inputs, sink=ask, stop=stop, max_steps=6, **FAST)
+    assert not (tmp_path / "out" / "reward").exists()
+    again = run_stage(REWARD, tmp_path, inputs, max_steps=6, **FAST)
+    assert metrics(again.scratch) == metrics(trained.scratch)
+    for name in ("adapter_model.safetensors", "head.safetensors", "reward_stats.json"):
+        assert (again.out / "reward" / name).read_bytes() == (trained.out / "reward" / name).read_bytes()
+
+
+def test_with_less_memory_it_halves_the_micro_batch_for_the_same_result(trained: Context[Any]) -> None:
+    config = RewardConfig(micro_batch_size=3)
+    assert trained.events.summary["micro_batch_size"] == 4
+    smaller, text = leaner(config, {"micro_batch_size": 3}) or (None, "")
+    assert smaller == RewardConfig(micro_batch_size=1)
+    assert text == "with micro_batch_size 1 instead of 3, the same global_batch_size"
+    assert semantic(config) == semantic(smaller)
+    assert leaner(config, {"micro_batch_size": 1}) is None
+    assert leaner(config, {}) is None
+    assert REWARD.leaner is leaner
+    assert REWARD.stoppable
