@@ -37,7 +37,10 @@ from ftcli.pipeline.yaml_lines import value_for
 
 
 class Command(typer.core.TyperCommand):
-    """A command that names all its unknown options at once, each with the nearest known one."""
+    """A command that names all its unknown options at once, each with the nearest known one, or with the reason why it is not
+    offered."""
+
+    refused: Mapping[str, str] = {}
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         known = {
@@ -48,9 +51,17 @@ class Command(typer.core.TyperCommand):
         unknown = _unknown_options(known, args)
         if unknown:
             words = {name[2:].replace("-", "_"): name for name in known if name.startswith("--")}
-            hints = [nearest(name[2:].replace("-", "_"), words).replace("_", "-") for name in unknown]
+            asked = {name: name[2:].replace("-", "_") for name in unknown}
+            hints = [
+                nearest(word, words).replace("_", "-") for word in asked.values() if word not in self.refused
+            ]
             raise UsageError(
-                "\n".join(f"{self.name}: no such option {name}" for name in unknown),
+                "\n".join(
+                    f"{self.name}: {name} is not offered: {self.refused[word]}"
+                    if word in self.refused
+                    else f"{self.name}: no such option {name}"
+                    for name, word in asked.items()
+                ),
                 "; ".join(hint.replace("did you mean ", "did you mean --") for hint in hints if hint)
                 or f"ftcli {self.name} --help lists them",
             )
@@ -93,7 +104,9 @@ def stage_command(name: str, target: str, text: str) -> Any:
     )
     app = typer.Typer(add_completion=False, rich_markup_mode=None)
     app.command(name, cls=Command, help=help_text)(command)
-    return typer.main.get_command(app)
+    made = typer.main.get_command(app)
+    made.refused = stage.config.refused  # type: ignore[attr-defined]
+    return made
 
 
 def _parameter(name: str, annotation: Any, option: Any) -> inspect.Parameter:

@@ -64,7 +64,9 @@ def value_loss(values: Tensor, old_values: Tensor, returns: Tensor, cliprange: f
     plain = (values - returns) ** 2
     if cliprange is None:
         return Clipped(0.5 * plain, torch.zeros_like(plain, dtype=torch.bool))
-    near = old_values + (values - old_values).clamp(-cliprange, cliprange)
+    moved = values - old_values
+    # Not clipped, it is the value itself: old + (value - old) may differ by rounding, and would count as clipped.
+    near = torch.where(moved.abs() <= cliprange, values, old_values + moved.clamp(-cliprange, cliprange))
     bounded = (near - returns) ** 2
     return Clipped(0.5 * torch.maximum(plain, bounded), bounded > plain)
 

@@ -492,3 +492,11 @@ def test_a_failing_stage_has_its_exit_code_and_one_message(run: Path, how: str, 
 def test_the_toy_stages_are_not_in_the_table_of_the_program() -> None:
     assert set(STAGES) & set(TOY_STAGES) == set()
     assert all(isinstance(spec, Input) for name in STAGES for spec in load_stage(STAGES[name][0]).inputs.values())
+
+
+def test_an_option_that_a_stage_must_not_have_is_refused_with_the_reason() -> None:
+    called = ftcli("ppo", "--top-p", "0.9", "--lern-rate", "1")
+    assert called.code == 2
+    assert "ppo: --top-p is not offered: cuts the distribution" in called.err
+    assert "ppo: no such option --lern-rate" in called.err
+    assert "did you mean --learning-rate?" in called.err

@@ -98,3 +98,9 @@ def test_ties_match_the_reference(vectors: Any) -> None:
     other = rao_kupper(difference, 2.0)
     assert float(other.win) == pytest.approx(case["rao_kupper_theta2_pwin"], abs=1e-9)
     assert float(other.tie) == pytest.approx(case["rao_kupper_theta2_ptie"], abs=1e-9)
+
+
+def test_a_value_within_its_range_does_not_count_as_clipped() -> None:
+    old = torch.linspace(-3, 3, 1000)
+    values = old + 0.1 * torch.rand(1000, generator=torch.Generator().manual_seed(0))
+    assert not value_loss(values, old, torch.zeros(1000), cliprange=0.2).clipped.any()

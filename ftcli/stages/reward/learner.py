@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import torch  # noqa: TID253  (imported by train.py alone)
-from torch import Tensor, nn  # noqa: TID253
+import torch
+from torch import Tensor, nn
 
 from ftcli.core.config import non_default
 from ftcli.core.errors import UsageError
