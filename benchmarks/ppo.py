@@ -165,8 +165,7 @@ def work(job: Job, record: Path) -> None:
         meter.tokens += int(trainer.last.measured.mask.sum())
         meter.scores.append(float(metrics["objective/scores"]))
         meter.phases.append({name: float(metrics[key]) for name, key in PHASES.items()})
-    roles = trainer.roles
-    meter.write(record, [*roles.policy_parameters(), *roles.value_parameters(), *roles.head_parameters()])
+    meter.write(record, trainer.optimizer)
 
 
 # Runs --------------------------------------------------------------------------------------------------------------------

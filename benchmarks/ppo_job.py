@@ -98,8 +98,8 @@ class Meter:
         """Call before the first update and after each."""
         self._ends.append((time.perf_counter(), time.process_time()))
 
-    def write(self, path: Path, parameters: Iterable[Any]) -> None:
-        """The record of the run; ``parameters`` are the model's, each once."""
+    def write(self, path: Path, optimizer: Any) -> None:
+        """The record of the run; what ``optimizer`` holds counts as trained."""
         import torch
 
         pairs = list(zip(self._ends, self._ends[1:], strict=False))
@@ -111,7 +111,7 @@ class Meter:
             "prompts": sorted(self.seen),
             "tokens": self.tokens,
             "optimizer_steps": self.steps,
-            "trainable": sum(weight.numel() for weight in parameters if weight.requires_grad),
+            "trainable": sum(weight.numel() for group in optimizer.param_groups for weight in group["params"]),
             "peak_gib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20,
             "threads": torch.get_num_threads(),
         }

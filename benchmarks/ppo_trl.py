@@ -199,7 +199,7 @@ def main() -> None:
     meter = Meter()
     trainer = trainer_of(job, meter, record.with_suffix(""))
     trainer.train()
-    meter.write(record, trainer.model.parameters())
+    meter.write(record, trainer.optimizer)
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from ftcli.models.generate import split_model
+from ftcli.models.load import has_fast_bf16
 from ftcli.rl.judged import Figures, agreement
 from ftcli.rl.preferences import Comparison
 from ftcli.rl.reward_model import RewardModel
@@ -24,11 +25,20 @@ SAMPLE = 32
 FORMATS = {torch.float32: "fp32", torch.bfloat16: "bf16"}
 
 
-def score_stability(model: RewardModel, comparisons: Sequence[Comparison]) -> Figures:
-    """`agreement` of scores in batches of 1 and of `SAMPLE` (``batch``), and in float32 and bfloat16 (``format``), on about
-    `SAMPLE` answers of prompts at even distances.
+def other_format(model: RewardModel) -> torch.dtype | None:
+    """bfloat16 for a model whose weights are float32, and the other way round. None for any other, for 4-bit weights, and where
+    the hardware has no bfloat16: nobody scores in it there, and it would take long."""
+    backbone = split_model(model.model)[0]
+    weight = backbone.get_input_embeddings().weight
+    is_quantised = any(hasattr(one, "quant_state") for one in backbone.parameters())
+    if weight.dtype not in FORMATS or is_quantised or not has_fast_bf16(weight.device):
+        return None
+    return next(dtype for dtype in FORMATS if dtype != weight.dtype)
 
-    ``format`` is None for weights in 4 bits, or in another format than these two.
+
+def score_stability(model: RewardModel, comparisons: Sequence[Comparison], other: torch.dtype | None) -> Figures:
+    """`agreement` of scores in batches of 1 and of `SAMPLE` (``batch``), and with the weights as they are and in ``other``
+    (``format``, None without it), on about `SAMPLE` answers of prompts at even distances: each is computed two or three times.
     """
     chosen = _spread(comparisons)
     exchanges = [exchange for one in chosen for exchange in one.exchanges]
@@ -40,17 +50,12 @@ def score_stability(model: RewardModel, comparisons: Sequence[Comparison]) -> Fi
     ]
     usual = model.score_exchanges(exchanges, SAMPLE)
     found: Figures = {"batch": agreement(model.score_exchanges(exchanges, 1), usual, pairs), "format": None}
-    backbone = split_model(model.model)[0]
-    own = backbone.get_input_embeddings().weight.dtype
-    is_packed = any(hasattr(weight, "quant_state") for weight in backbone.parameters())
-    if own in FORMATS and not is_packed:
-        other = next(dtype for dtype in FORMATS if dtype != own)
+    if other is not None:
+        backbone = split_model(model.model)[0]
+        own = backbone.get_input_embeddings().weight.dtype
         with computed_in(backbone, own, other):
-            found["format"] = {
-                "own": FORMATS[own],
-                "other": FORMATS[other],
-                **agreement(model.score_exchanges(exchanges, SAMPLE), usual, pairs),
-            }
+            scores = model.score_exchanges(exchanges, SAMPLE)
+        found["format"] = {"own": FORMATS[own], "other": FORMATS[other], **agreement(scores, usual, pairs)}
     return found
 
 

@@ -119,7 +119,9 @@ def test_our_side_does_the_work_of_the_job(mode: str, tmp_path: Path) -> None:
     adapter = 2 * 16 * (4 * (64 + 64) + 3 * (64 + 128))  # layers, rank, four square and three wide matrices
     model = 2 * 32 * 64 + 2 * (4 * 64 * 64 + 3 * 64 * 128 + 2 * 64) + 64
     head = 64 + 1
-    critic = {"reward": adapter + head, "head_only": head, "full": model - 32 * 64 + head}[mode]
+    critic = {"reward": adapter + head, "head_only": head, "full": model - 32 * 64 + head}[
+        mode
+    ]  # the critic has no language head
     assert found["trainable"] == (model if mode == "full" else adapter) + critic
 
 

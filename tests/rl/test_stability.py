@@ -10,7 +10,7 @@ from ftcli.models.heads import random_head
 from ftcli.rl.preferences import Comparison
 from ftcli.rl.reward_model import RewardModel
 from ftcli.rl.sequences import Exchange, collate
-from ftcli.rl.stability import SAMPLE, computed_in, score_stability
+from ftcli.rl.stability import SAMPLE, computed_in, other_format, score_stability
 from tests.rl.conftest import PAD, random_exchanges, tiny_adapter
 
 
@@ -60,7 +60,7 @@ def test_weights_come_back_when_scoring_fails() -> None:
 
 
 def test_ragged_batches_change_scores_by_rounding_alone() -> None:
-    found = score_stability(reward(), comparisons(40))
+    found = score_stability(reward(), comparisons(40), None)
     assert found["batch"]["answers"] == SAMPLE
     assert found["batch"]["pairs"] == SAMPLE // 2
     assert found["batch"]["max_difference"] < 1e-5
@@ -68,13 +68,21 @@ def test_ragged_batches_change_scores_by_rounding_alone() -> None:
 
 
 def test_bfloat16_is_compared_with_float32_whichever_the_model_has() -> None:
-    found = score_stability(reward(), comparisons(6))["format"]
+    found = score_stability(reward(), comparisons(6), torch.bfloat16)["format"]
     assert (found["own"], found["other"], found["answers"]) == ("fp32", "bf16", 12)
     assert 1e-5 < found["max_difference"] < 0.3
-    turned = score_stability(reward(torch.bfloat16), comparisons(6))["format"]
+    turned = score_stability(reward(torch.bfloat16), comparisons(6), torch.float32)["format"]
     assert (turned["own"], turned["other"]) == ("bf16", "fp32")
     assert 1e-5 < turned["max_difference"] < 0.3
 
 
 def test_other_formats_are_not_converted() -> None:
-    assert score_stability(reward(torch.float64), comparisons(2))["format"] is None
+    assert other_format(reward(torch.float64)) is None
+    assert score_stability(reward(torch.float64), comparisons(2), None)["format"] is None
+
+
+@pytest.mark.parametrize("is_fast", [True, False])
+def test_bfloat16_is_left_out_where_the_hardware_has_none(is_fast: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_bf16": is_fast})
+    assert other_format(reward()) == (torch.bfloat16 if is_fast else None)
+    assert other_format(reward(torch.bfloat16)) == (torch.float32 if is_fast else None)

@@ -7,7 +7,6 @@ answers are taken then, so training holds one model. What is trained is float32,
 from __future__ import annotations
 
 import shutil
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -21,14 +20,13 @@ from trl import DPOConfig
 
 from ftcli.core.artifacts import fsync_path
 from ftcli.core.config import non_default
-from ftcli.core.errors import BadData, Stopped, UsageError
+from ftcli.core.errors import Stopped, UsageError
 from ftcli.core.stage import Context
 from ftcli.data.chat import stop_token_ids
-from ftcli.data.pairs import Answers, Encoded, Pair, encode_pairs, without_prompts
-from ftcli.data.rows import Row, RowType, read_split
 from ftcli.models.load import load_tokenizer_of, pick_device, pick_dtype, save_adapter, write_base_record
 from ftcli.stages.dpo.config import DpoConfig
 from ftcli.stages.dpo.judge import HeldOut, judge
+from ftcli.stages.dpo.pairs import Pairs, encode_split, read_rows
 from ftcli.training import checkpoints
 from ftcli.training.batches import derive_micro_batch, largest_micro_batch, row_order, total_steps
 from ftcli.training.callbacks import Reporter, Stopping
@@ -56,30 +54,21 @@ SHOWN = {
 """TRL's figures that are kept of each step, means over its pairs, and what some are called beside the bar."""
 
 
-@dataclass(frozen=True)
-class Pairs:
-    """``rows`` has a pair in each row: ``prompt_ids``, ``chosen_ids``, ``rejected_ids`` and its prompt's ``number``."""
-
-    rows: Dataset
-    lengths: list[int]
-    """Tokens that each pair takes, both answers padded to the longer one."""
-    encoded: Encoded
-
-
 def train(ctx: Context[DpoConfig]) -> None:
     """Train ``model`` on ``data``; write the output ``model``. Continues from the newest checkpoint in scratch."""
     config, source = ctx.config, ctx.one("model")
     device = pick_device()
     dtype = pick_dtype(config.precision, device)
-    train_rows, held_out_rows, split = _read(ctx)
+    train_rows, held_out_rows, split = read_rows(ctx)
     tokenizer = load_tokenizer_of(source)
     set_seed(config.seed)  # new adapters are random
     start = _load(ctx, dtype, device)
     stop_ids = stop_token_ids(tokenizer, start.model.generation_config.eos_token_id)
-    pairs = _encode(ctx, tokenizer, stop_ids, "train", train_rows)
-    held_out = _encode(ctx, tokenizer, stop_ids, split, held_out_rows)
+    pairs = encode_split(ctx, tokenizer, stop_ids, "train", train_rows)
+    held_out = encode_split(ctx, tokenizer, stop_ids, split, held_out_rows)
+    rows, held_out_pairs = _dataset(pairs), _dataset(held_out)
 
-    steps = total_steps(len(pairs.rows), config.global_batch_size, config.num_train_epochs, config.max_steps)
+    steps = total_steps(len(pairs.lengths), config.global_batch_size, config.num_train_epochs, config.max_steps)
     order = row_order(pairs.lengths, config.global_batch_size, steps, config.seed)
     ordered = [pairs.lengths[place] for place in order]
     micro = config.micro_batch_size or derive_micro_batch(ordered, config.global_batch_size, device, packed=False)
@@ -95,17 +84,17 @@ def train(ctx: Context[DpoConfig]) -> None:
     trainer = PairTrainer(
         model=start.model,
         args=arguments,
-        pairs=pairs.rows,
+        pairs=rows,
         tokenizer=tokenizer,
         tally=tally,
         events=ctx.events,
         scratch=ctx.scratch,
         callbacks=[Reporter(ctx.events, tally, flops, peak_flops(device), also=SHOWN), stopping],
     )
-    reference, held_out_reference = _reference(ctx, trainer, pairs.rows, order, held_out.rows, micro)
-    trainer.use_reference(pairs.rows, reference, order)
+    reference, held_out_reference = _reference(ctx, trainer, rows, order, held_out_pairs, micro)
+    trainer.use_reference(rows, reference, order)
     trainer.require_reference(dtype)
-    measured = _held_out(held_out.rows, held_out_reference)
+    measured = _held_out(held_out_pairs, held_out_reference)
     before = _judge(ctx, measured, held_out_reference)
     if resume is None:
         _write_judgement(ctx, 0, before)
@@ -117,63 +106,16 @@ def train(ctx: Context[DpoConfig]) -> None:
             "the same command goes on from there",
         )
     trainer.require_finite()
-    after = _judge(ctx, measured, _logprobs(ctx, trainer, held_out.rows, micro, "judge"))
+    after = _judge(ctx, measured, _logprobs(ctx, trainer, held_out_pairs, micro, "judge"))
     _write_judgement(ctx, steps, after)
     _save(ctx, start, tokenizer)
     _summarize(ctx, pairs, held_out, split, before, after, tally, steps)
 
 
-def _read(ctx: Context[DpoConfig]) -> tuple[list[Row], list[Row], str]:
-    """The rows to train on, held-out rows and the split that these are from. A prompt is in one of the two alone."""
-    data = ctx.one("data")
-    kinds = (RowType.PREFERENCE, RowType.RANKING)
-    split = "validation" if read_split(data.path, "validation", *kinds, limit=1) else "test"
-    rows, held_out = read_split(data.path, "train", *kinds), read_split(data.path, split, *kinds)
-    if not rows or not held_out:
-        raise BadData(
-            f"{data.ref}: no {'validation rows and no test rows' if rows else 'train rows'}",
-            "preference rows come from `ftcli sample`, or from raw pairs and rankings through `ftcli prep`",
-        )
-    kept = without_prompts(rows, held_out)
-    if len(kept) < len(rows):
-        ctx.events.note(
-            f"train: {len(rows) - len(kept)} of {len(rows)} rows left out, their prompts are in {split} too"
-        )
-    if not kept:
-        raise BadData(f"{data.ref}: all prompts of train are in {split} too", "split by prompt, as `ftcli prep` does")
-    ctx.events.summarize({"train/asked_in_held_out": len(rows) - len(kept)})
-    return kept, held_out, split
-
-
-def _encode(ctx: Context[DpoConfig], tokenizer: Any, stop_ids: frozenset[int], split: str, rows: list[Row]) -> Pairs:
-    """The pairs of one split, ties left out; what was cut or left out is said aloud. Raises `BadData` if none is left."""
-    config, ref = ctx.config, ctx.one("data").ref
-    found = encode_pairs(tokenizer, rows, stop_ids, config.max_length, config.overlong, ties="drop")
-    counts = {name: count for name, count in found.counts().items() if count and name not in ("pairs", "prompts")}
-    told = ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in counts.items())
-    if not found.pairs:
-        raise BadData(
-            f"{ref}: none of the {len(rows)} {split} rows has a pair that can be used: {told}",
-            f"raise max_length (now {config.max_length})" if found.overlong else "the answers of a pair must differ",
-        )
-    ctx.events.note(f"{split}: {found.pairs} pairs of {len(found.prompts)} prompts" + (f"; {told}" if told else ""))
-    flat = [(number, one, pair) for number, one in enumerate(found.prompts) for pair in one.pairs]
-    flat.sort(
-        key=lambda item: -_length(item[1], item[2])
-    )  # so that micro-batches of held-out pairs hold little padding
+def _dataset(pairs: Pairs) -> Dataset:
     tokens = Column(Value("int32"))
-    columns = {
-        "prompt_ids": [one.prompt for _, one, _ in flat],
-        "chosen_ids": [one.answers[pair.winner] for _, one, pair in flat],
-        "rejected_ids": [one.answers[pair.loser] for _, one, pair in flat],
-        "number": [number for number, _, _ in flat],
-    }
-    features = dict.fromkeys(columns, tokens) | {"number": Value("int32")}
-    return Pairs(Dataset.from_dict(columns, Features(features)), [_length(one, pair) for _, one, pair in flat], found)
-
-
-def _length(one: Answers, pair: Pair) -> int:
-    return 2 * (len(one.prompt) + max(len(one.answers[pair.winner]), len(one.answers[pair.loser])))
+    features = dict.fromkeys(pairs.columns, tokens) | {"number": Value("int32")}
+    return Dataset.from_dict(pairs.columns, Features(features))
 
 
 def _load(ctx: Context[DpoConfig], dtype: torch.dtype, device: torch.device) -> Start:
@@ -387,7 +329,7 @@ def _summarize(
     baseline = max(after["longer_wins_accuracy"], after["shorter_wins_accuracy"])
     ctx.events.note(
         f"{split}: reward accuracy {after['accuracy']:.3f} ({after['accuracy_low']:.3f} to {after['accuracy_high']:.3f}) on "
-        f"{len(held_out.rows)} pairs, margin {after['margin']:+.3g}; length alone gives {baseline:.3f}; the better answer is "
+        f"{len(held_out.lengths)} pairs, margin {after['margin']:+.3g}; length alone gives {baseline:.3f}; the better answer is "
         f"likelier in {after['likelihood_accuracy']:.3f} of pairs, {before['likelihood_accuracy']:.3f} before"
     )
     if after["accuracy_low"] <= baseline:

@@ -34,7 +34,7 @@ from ftcli.rl.reward_card import reward_card, reward_gate
 from ftcli.rl.reward_model import STATS_FILE, RewardModel
 from ftcli.rl.schedule import lr_factor
 from ftcli.rl.sequences import collate, micro_batches
-from ftcli.rl.stability import score_stability
+from ftcli.rl.stability import other_format, score_stability
 from ftcli.stages.reward.config import RewardConfig, learning_rates
 from ftcli.stages.reward.encode import comparisons, encode, read_rows
 from ftcli.stages.reward.judge import judge
@@ -203,7 +203,8 @@ def _judge_and_save(
     tokenizer.save_pretrained(folder)
     write_json(folder / STATS_FILE, stats)
     about = provenance(source, ctx.one("data"), non_default(ctx.config), {"trained": _trained(start)})
-    card = {**stats, "stability": score_stability(learner.reward, held_out), "about": about}
+    stability = score_stability(learner.reward, held_out, other_format(learner.reward))
+    card = {**stats, "stability": stability, "about": about}
     write_report(ctx.output("report"), card, held_out, judged, tokenizer)
     return stats
 

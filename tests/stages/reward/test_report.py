@@ -147,7 +147,7 @@ def test_what_cannot_be_computed_is_a_dash(tiny_model: Path, tmp_path: Path) -> 
     card = card_of(judged, stability={"batch": {**SAME, "order_flips": None}, "format": None})
     page = write(tmp_path, tiny_model, judged, card)
     assert "took the longer one in - of the pairs; the reward model does in -" in page.text
-    assert "weights are in 4 bits" in page.text
+    assert "weights in 4 bits" in page.text
     assert "Spearman - within prompts" in summary_text(card)
 
 
