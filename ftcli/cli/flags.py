@@ -52,9 +52,7 @@ class Command(typer.core.TyperCommand):
         if unknown:
             words = {name[2:].replace("-", "_"): name for name in known if name.startswith("--")}
             asked = {name: name[2:].replace("-", "_") for name in unknown}
-            hints = [
-                nearest(word, words).replace("_", "-") for word in asked.values() if word not in self.refused
-            ]
+            hints = [nearest(word, words).replace("_", "-") for word in asked.values() if word not in self.refused]
             raise UsageError(
                 "\n".join(
                     f"{self.name}: {name} is not offered: {self.refused[word]}"

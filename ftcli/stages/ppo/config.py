@@ -150,12 +150,12 @@ class PpoConfig(StageConfig):
     """Guards that end the run; the others warn: kl, negative_kl, entropy, length, length_score, above_reference, distinct2,
     no_spread, clip, critic."""
     eval_prompts: int = Field(64, ge=2)
-    """Held-out prompts answered before and after training (the first of the validation split, or of test if that is
-    empty)."""
+    """Held-out prompts answered before, during and after training (the first of the validation split, or of test if that
+    is empty)."""
     eval_steps: int | None = Field(None, ge=1)
-    """Rollouts between samples of the same prompts. Default: five times in a run."""
+    """Rollouts between answers to the held-out prompts. Default: five times in a run."""
     num_sample_dumps: int = Field(16, ge=0)
-    """How many of the held-out prompts are answered each time, once sampled and once greedily."""
+    """Held-out prompts whose answers are kept each time, a sampled and a greedy one."""
     lora_r: int = Field(16, ge=1)
     """Rank of the new adapter for a policy that is a whole model; alpha is twice the rank."""
     precision: Literal["auto", "bf16", "fp32"] = "auto"

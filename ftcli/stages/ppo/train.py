@@ -308,12 +308,10 @@ def _watch(ctx: Context[PpoConfig], run: Run, metrics: Metrics, *, looks: bool) 
     run.watch.rollout(trainer.rollout, last.scores.total, [len(one.response) for one in last.exchanges], alarms)
     for alarm in alarms:
         ctx.events.note(f"rollout {trainer.rollout}: {alarm.text}; {alarm.hint}")
-    if looks and not trainer.is_done and count:
-        run.watch.answers(
-            trainer.rollout,
-            run.examiner.sampled(trainer.rollout, count),
-            run.examiner.greedy(trainer.rollout, count),
-        )
+    if looks and not trainer.is_done:
+        exam = run.examiner.sampled(trainer.rollout)
+        run.watch.answers(trainer.rollout, exam, run.examiner.greedy(trainer.rollout, count))
+        ctx.events.metrics(trainer.rollout, exam.summary())
     ends = next((alarm for alarm in alarms if alarm.stops), None)
     if ends:
         raise Diverged(
