@@ -22,6 +22,7 @@ import torch
 from peft import PeftModel, get_peft_model_state_dict, set_peft_model_state_dict
 from torch import Tensor, nn
 
+from ftcli.models.adapter_switch import AdapterSwitch
 from ftcli.models.generate import split_model
 from ftcli.models.heads import ScalarHead, load_head
 from ftcli.models.logprobs import token_logprobs, token_scores
@@ -117,13 +118,14 @@ class LoraRoles:
         self.value_head = value_head
         self.reward_head = reward_head
         self._has_reference = has_reference
-        self._active = ""
+        self._switch = AdapterSwitch(model)
+        self._active = ("", False)
 
     def _use(self, adapter: str, *, trained: bool) -> Any:
         """Make ``adapter`` active, trainable or frozen, and return the backbone."""
-        if self._active != adapter:
-            self.model.set_adapter(adapter, inference_mode=not trained)
-            self._active = adapter
+        if self._active != (adapter, trained):
+            self._switch.to(adapter, trained=trained)
+            self._active = (adapter, trained)
         return split_model(self.model)[0]
 
     @contextmanager
@@ -131,7 +133,7 @@ class LoraRoles:
         if self._has_reference:
             yield self._use(REFERENCE, trained=False)
         else:
-            with self.model.disable_adapter():
+            with self._switch.off():
                 yield split_model(self.model)[0]
 
     def policy(self, batch: Batch, temperature: float) -> PolicyPass:
@@ -169,21 +171,13 @@ class LoraRoles:
         return RewardModel(self.model, self.reward_head, pad_id)
 
     def policy_parameters(self) -> list[nn.Parameter]:
-        return self._adapter_parameters(POLICY)
+        return self._switch.weights[POLICY]
 
     def value_parameters(self) -> list[nn.Parameter]:
-        return self._adapter_parameters(VALUE)
+        return self._switch.weights.get(VALUE, [])
 
     def head_parameters(self) -> list[nn.Parameter]:
         return list(self.value_head.parameters())
-
-    def _adapter_parameters(self, adapter: str) -> list[nn.Parameter]:
-        # "...q_proj.lora_A.default.weight": the adapter's name stands right behind the kind of matrix
-        return [
-            parameter
-            for name, parameter in self.model.named_parameters()
-            if ".lora_" in name and adapter in name.rsplit(".lora_", 1)[1].split(".")
-        ]
 
     def state_dict(self) -> dict[str, Any]:
         adapters = [name for name in (POLICY, VALUE) if name in self.model.peft_config]
