@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import copy
 import json
+import math
 import random
 import subprocess
 import sys
@@ -98,7 +99,17 @@ def first(folder: Path) -> None:
 def learned(folder: Path) -> None:
     """Samples of an adapter, ranked by a rule; a reward from the rankings; PPO against it, judged by the rule."""
     run = prepared(folder)
-    ftcli("lora", run, model=MODEL, data="prep.data", max_steps=15, global_batch_size=8, learning_rate=1e-3, max_length=128, eval_rows=16)
+    ftcli(
+        "lora",
+        run,
+        model=MODEL,
+        data="prep.data",
+        max_steps=15,
+        global_batch_size=8,
+        learning_rate=1e-3,
+        max_length=128,
+        eval_rows=16,
+    )
     samples = ftcli(
         "sample",
         run,
@@ -117,9 +128,8 @@ def learned(folder: Path) -> None:
         run,
         model="lora.model",
         data="rankings.data",
-        num_train_epochs=2,
-        global_batch_size=8,
-        learning_rate=3e-4,
+        global_batch_size=4,
+        learning_rate=5e-4,
         max_length=192,
     )
     ftcli(
@@ -129,12 +139,13 @@ def learned(folder: Path) -> None:
         reward="reward.reward",
         data="prep.data",
         eval_func=folder / "rewards.py:style",
-        total_episodes=256,
+        total_episodes=320,
         rollout_batch_size=32,
-        num_mini_batches=1,
         micro_batch_size=16,
         response_length=24,
         learning_rate=3e-4,
+        lr_scheduler_type="constant",
+        eval_steps=5,
         value_init="head_only",
         lam=1.0,
         missing_eos_penalty=0,
@@ -178,7 +189,10 @@ class Broken(NamedTuple):
     rule: str = "share"
     rollouts: int = 30
     response_length: int = 16
-    patched: Mapping[str, str] = {}
+    head_rate: float | None = None
+    """Learning rate of the critic's head, past ftcli's limit."""
+    has_k3: bool = False
+    """The KL in the reward is estimated by k3, which ftcli refuses."""
 
 
 USUAL = {
@@ -193,19 +207,17 @@ USUAL = {
 }
 RUNS: dict[str, Broken] = {
     "healthy": Broken({}),
-    "no_kl": Broken({"kl_coef": 0.0}),
-    "fast_policy": Broken({"learning_rate": 1e-2}),
-    "fast_policy_stopped": Broken({"learning_rate": 1e-2, "early_stop_approxkl": 0.1}),
-    "fast_critic": Broken({"critic_learning_rate": 1e-1}, patched={"HEAD_STEP": "6.4"}),
-    "length": Broken({}, "count", response_length=56),
-    "length_mended": Broken({}, "share", response_length=56),
+    "no_kl": Broken({"kl_coef": 0.0}, rollouts=45),
+    "fast": Broken({"learning_rate": 1e-1}),
+    "fast_stopped": Broken({"learning_rate": 1e-1, "early_stop_approxkl": 0.1}),
+    "critic": Broken({"critic_learning_rate": 1e-2}, head_rate=0.1),
+    "count": Broken({}, "count", response_length=56),
+    "count_mended": Broken({}, response_length=56),
     "shuffled": Broken({}, "shuffled"),
     "shuffled_penalty": Broken({"missing_eos_penalty": 1.0}, "shuffled"),
     "k1": Broken({"kl_coef": 0.2}),
-    "k3": Broken({"kl_coef": 0.2}, patched={"k1": "k3"}),
+    "k3": Broken({"kl_coef": 0.2}, has_k3=True),
 }
-"""``patched`` replaces names in `ftcli.rl.ppo`: the limit on the head's learning rate (a hundred times as high), and the estimator
-of the KL in the reward."""
 
 
 def share_of_even(exchange: Any) -> float:
@@ -254,6 +266,7 @@ def train(broken: Broken, seed: int) -> list[Metrics]:
     from ftcli.rl.rollout import Sampling
     from ftcli.rl.sequences import Prompt
 
+    torch.set_num_threads(1)
     torch.manual_seed(seed)
     shape = {"vocab_size": 32, "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2}
     heads = {"num_attention_heads": 4, "num_key_value_heads": 4, "max_position_embeddings": 64}
@@ -271,8 +284,10 @@ def train(broken: Broken, seed: int) -> list[Metrics]:
     settings = PpoSettings(total_rollouts=broken.rollouts, seed=seed, **(USUAL | dict(broken.changed)))
     roles = FullRoles(policy, copy.deepcopy(policy), copy.deepcopy(policy), ScalarHead(64))
     guards, found = Guards(score_std=1.0), []
-    with patched(broken.patched):
+    with k3_in_the_reward(broken.has_k3):
         trainer = PpoTrainer(roles, score, prompts, settings, Sampling(frozenset({EOS}), PAD, broken.response_length))
+        if broken.head_rate:
+            trainer.optimizer.param_groups[-1]["peak_lr"] = broken.head_rate
         while not trainer.is_done:
             try:
                 metrics = dict(trainer.step())
@@ -288,15 +303,150 @@ def train(broken: Broken, seed: int) -> list[Metrics]:
 
 
 @contextmanager
-def patched(names: Mapping[str, str]) -> Iterator[None]:
-    """``ftcli.rl.ppo`` with other values under ``names``: expressions over the estimators of the KL."""
+def k3_in_the_reward(is_on: bool) -> Iterator[None]:
     from ftcli.rl import kl, ppo
 
-    before = {name: getattr(ppo, name) for name in names}
+    before = ppo.k1
     try:
-        for name, expression in names.items():
-            setattr(ppo, name, kl.k3 if expression == "k3" else float(expression))
+        if is_on:
+            ppo.k1 = kl.k3
         yield
     finally:
-        for name, value in before.items():
-            setattr(ppo, name, value)
+        ppo.k1 = before
+
+
+# Pictures
+
+Points = list[tuple[float, float | None]]
+COLOURS = {
+    "ink": "#1b1d20",
+    "muted": "#63686f",
+    "line": "#e2e4e6",
+    "accent": "#2a5db0",
+    "base": "#8a9099",
+    "series1": "#c2631a",
+    "series2": "#1d7a46",
+    "series3": "#8646a6",
+    "series4": "#b5382a",
+}
+"""Of the reports' light page; a file has its own ground, so it needs no dark one."""
+FONT = "system-ui, -apple-system, 'Segoe UI', 'Helvetica Neue', 'DejaVu Sans', sans-serif"
+COLUMNS, CELL, EDGE = 3, (316.8, 151.2), 14.0
+SCORE = ("Score", "objective/scores")
+KL = ("KL to the start, nats a response", "objective/kl")
+ENTROPY = ("Entropy, nats a token", "policy/entropy_avg")
+LENGTH = ("Length, tokens", "rollout/length_mean")
+EXPLAINED = ("Explained variance", "val/explained_variance")
+ENDED = ("Share that ended by themselves", "rollout/eos_rate")
+CLIPPED = ("Share of clipped ratios", "policy/clipfrac_avg")
+UPDATE = ("KL of an update, nats a token", "policy/approxkl_avg")
+LOSS = ("Critic's loss, power of ten", "loss/value_avg")
+TRUE = ("True score: share of even tokens", "true")
+SHAPED = ("What is optimised: score, penalty, KL", "objective/rlhf_reward")
+DISTINCT = ("Different token pairs, share", "rollout/distinct2")
+FOLLOWS = ("Correlation of score and length", "rollout/score_length_corr")
+SMALL: dict[str, tuple[dict[str, str], tuple[tuple[str, str], ...]]] = {
+    "no-kl": ({"kl_coef 0.05": "healthy", "0": "no_kl"}, (SCORE, KL, ENTROPY, DISTINCT, LENGTH, EXPLAINED)),
+    "fast-policy": (
+        {"1e-3": "healthy", "1e-1": "fast", "1e-1, stopped early": "fast_stopped"},
+        (SCORE, KL, ENTROPY, CLIPPED, UPDATE, LENGTH),
+    ),
+    "fast-critic": ({"held": "healthy", "too fast": "critic"}, (SCORE, KL, ENTROPY, LOSS, EXPLAINED, LENGTH)),
+    "length": (
+        {"a share": "count_mended", "a count": "count"},
+        (SCORE, TRUE, LENGTH, FOLLOWS, ENDED, KL),
+    ),
+    "shuffled": (
+        {"true": "healthy", "shuffled": "shuffled", "with penalty": "shuffled_penalty"},
+        (SHAPED, TRUE, ENDED, LENGTH, KL, ENTROPY),
+    ),
+    "k3": ({"k1": "k1", "k3": "k3"}, (KL, SCORE, ENTROPY)),
+}
+"""Pictures of the small model: runs by their labels, and panels of title and metric."""
+
+
+HELD_OUT = {"Score": "eval/score", "KL to the start, nats a response": "eval/kl"}
+RULE = ("The rule, which is not optimised", "eval_reward/style")
+LARGE: dict[str, tuple[tuple[str, str], ...]] = {
+    "first": (SCORE, KL, ENTROPY, CLIPPED, UPDATE, LOSS),
+    "ppo": (SCORE, RULE, KL, ENTROPY, LENGTH, EXPLAINED),
+}
+"""Stages of SmolLM2 and their panels; beside the rollouts stand the held-out prompts, where they were asked the same."""
+
+
+def pictures(folder: Path) -> None:
+    DOCS.mkdir(exist_ok=True)
+    for name, (runs, panels) in SMALL.items():
+        series = {label: read(folder / "wrong" / f"{run}.jsonl") for label, run in runs.items()}
+        draw(DOCS / f"{name}.svg", [(title, curves(series, metric)) for title, metric in panels])
+    for stage, panels in LARGE.items():
+        lines = read(folder / "run" / "stages" / stage / "latest" / "metrics.jsonl")
+        cells = []
+        for title, metric in panels:
+            found = curves({"held-out prompts" if metric == RULE[1] else "rollouts": lines}, metric)
+            if title in HELD_OUT:
+                found |= curves({"held-out prompts": lines}, HELD_OUT[title])
+            cells.append((title, found))
+        draw(DOCS / f"{'learned' if stage == 'ppo' else stage}.svg", cells)
+
+
+def read(path: Path) -> list[Metrics]:
+    """The lines of a metrics file, each with its ``step``."""
+    lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    return [{"step": number, **line} for number, line in enumerate(lines, start=1)]
+
+
+def curves(series: Mapping[str, list[Metrics]], metric: str) -> dict[str, Points]:
+    found: dict[str, Points] = {}
+    for label, lines in series.items():
+        points: Points = [(line["step"], line[metric]) for line in lines if metric in line]
+        if metric == LOSS[1]:
+            points = [(step, math.log10(value) if value else None) for step, value in points]
+        found[label] = points
+    return found
+
+
+def draw(path: Path, panels: Sequence[tuple[str, Mapping[str, Points]]]) -> None:
+    """Panels side by side in one file: colours written out, a ground of its own."""
+    from ftcli.metrics.plots import Line, track
+
+    width, height = CELL[0] + EDGE, CELL[1] + 40
+    columns, rows = min(COLUMNS, len(panels)), -(-len(panels) // COLUMNS)
+    parts = []
+    for place, (title, found) in enumerate(panels):
+        x, y = EDGE + place % columns * width, EDGE + place // columns * height
+        lines = [Line(label, points, is_marked=label == "held-out prompts") for label, points in found.items()]
+        svg = track(lines, x_label="rollout")
+        for name, colour in COLOURS.items():
+            svg = svg.replace(f"var(--{name})", colour)
+        place_and_size = f'<svg x="{x:.1f}" y="{y + 20:.1f}" width="{CELL[0]}" height="{CELL[1]}" '
+        parts.append(f'<text x="{x:.1f}" y="{y + 10:.1f}" font-size="11" font-weight="600">{title}</text>')
+        parts.append(svg.replace("<svg ", place_and_size, 1))
+    whole = f"{columns * width + EDGE:.0f}", f"{rows * height + EDGE:.0f}"
+    path.write_text(
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{whole[0]}" height="{whole[1]}" '
+        f'viewBox="0 0 {" ".join(whole)}" font-family="{FONT}" fill="{COLOURS["ink"]}">\n'
+        f'<rect width="100%" height="100%" fill="#ffffff"/>\n{"".join(parts)}</svg>\n',
+        encoding="utf-8",
+    )
+
+
+PARTS = ("first", "learned", "wrong", "pictures")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="The runs and pictures of docs/rlhf.md.")
+    parser.add_argument("--folder", type=Path, required=True, help="where runs are kept")
+    parser.add_argument("--only", choices=PARTS, action="append", help="a part; may be repeated")
+    parser.add_argument("--seed", type=int, default=0, help="of the small model's runs")
+    given = parser.parse_args()
+    given.folder.mkdir(parents=True, exist_ok=True)
+    for part in given.only or PARTS:
+        if part == "wrong":
+            wrong(given.folder, given.seed)
+        else:
+            {"first": first, "learned": learned, "pictures": pictures}[part](given.folder)
+
+
+if __name__ == "__main__":
+    main()

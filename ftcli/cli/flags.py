@@ -61,7 +61,7 @@ class Command(typer.core.TyperCommand):
                     for name, word in asked.items()
                 ),
                 "; ".join(hint.replace("did you mean ", "did you mean --") for hint in hints if hint)
-                or f"ftcli {self.name} --help lists them",
+                or f"ftcli {self.name} --help lists its options",
             )
         return super().parse_args(ctx, args)
 

@@ -74,7 +74,7 @@ def describe(experience: Experience, kl_coef: float, widest_variance: float, *, 
         "objective/scores_std": float(scores.std()) if len(scores) > 1 else 0.0,
         "objective/rlhf_reward": float((experience.shaped - kl_coef * kl).mean()),
         **_by_source(experience.scores),
-        "policy/entropy_avg": float(masked_mean(measured.entropy, mask)),
+        "policy/entropy_avg": max(float(masked_mean(measured.entropy, mask)), 0.0),  # below it only by rounding
         "val/explained_variance": (
             explained_variance(measured.values, experience.returns, mask) if has_spread else None
         ),

@@ -204,7 +204,7 @@ def test_all_bad_values_are_named_at_once(run: Path) -> None:
         (["--stepps=3", "--lowd"], ["--stepps", "--lowd"], "did you mean --steps?; did you mean --loud?"),
         (["--text", "--stepps"], [], ""),
         (["--step-secondz", "1"], ["--step-secondz"], "did you mean --step-seconds?"),
-        (["--zzz"], ["--zzz"], "ftcli make --help lists them"),
+        (["--zzz"], ["--zzz"], "ftcli make --help lists its options"),
     ],
 )
 def test_all_unknown_options_are_named_with_the_nearest(

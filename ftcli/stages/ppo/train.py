@@ -168,7 +168,8 @@ def _read_prompts(
         raise BadData(
             f"{data.ref}: one held-out prompt in {split}, at least 2 needed", "give prep a larger share for it"
         )
-    told = f"; {too_long} left out with more than {longest} tokens" if too_long else ""
+    told = f" of {limit} asked for" if limit and len(found) < limit else ""
+    told += f"; {too_long} left out with more than {longest} tokens" if too_long else ""
     ctx.events.note(f"{split}: {len(found)} prompts{told}")
     return list(found.values())
 
