@@ -53,7 +53,7 @@ COMMANDS = {
     "qlora": f"--model {{model}} {SFT} --lora-r 4",
     "sample": "--model lora.model --samples-per-prompt 2 --max-new-tokens 6 --precision fp32",
     "reward": f"--model lora.model --data sample.pairs {SFT}",
-    "ppo": "--model lora.model --data prep.data --total-episodes 8 --rollout-batch-size 4 --response-length 6"
+    "ppo": "--model lora.model --data prep.data --total-episodes 8 --rollout-batch-size 4 --response-length 6 --reward-gate warn"
     " --eval-prompts 4 --value-init head_only --precision fp32",
     "eval": "--models base={model} --models sft=sft.model --models lora=lora.model --models qlora=qlora.model"
     " --models ppo=ppo.model --data prep.data --reward reward.reward --max-new-tokens 6 --precision fp32 --resamples 100",
