@@ -37,7 +37,9 @@ stages:
     with: {{max_steps: 2, global_batch_size: 4, precision: fp32}}
   - use: ppo
     inputs: {{model: lora.model, reward: reward.reward, data: prep.data}}
-    with: {{total_episodes: 8, rollout_batch_size: 4, response_length: 6, eval_prompts: 4, value_init: head_only, precision: fp32}}
+    with:
+      {{total_episodes: 8, rollout_batch_size: 4, response_length: 6, eval_prompts: 4, value_init: head_only,
+        reward_gate: warn, precision: fp32}}
   - use: eval
     inputs:
       models: {{base: "{model}", sft: sft.model, lora: lora.model, qlora: qlora.model, ppo: ppo.model}}
