@@ -1,6 +1,6 @@
-"""Completion-only perplexity under the chat template: what the reference answer costs the model, prompt given.
+"""What a text costs a model: the reference answer with its prompt given (the headline), or a whole text in sliding windows.
 
-The answer is scored through its end-of-turn token and nothing after it (`ftcli.data.chat.render_answer`): a template's closing
+An answer is scored through its end-of-turn token and nothing after it (`ftcli.data.chat.render_answer`): a template's closing
 line break costs almost nothing and would dilute the mean. The corpus value weighs tokens, ``exp(sum nll / sum tokens)``; the mean
 over texts of exp(mean nll) that `evaluate` computes is no perplexity of the corpus. The backbone runs once a batch and the LM
 head only at the positions that predict an answer token, in slices, since full logits of a batch take gigabytes.
@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -19,8 +19,12 @@ from torch.nn import functional as F
 
 from ftcli.metrics.statistics import Examples
 
+LN2 = math.log(2)
 HEAD_TOKENS = 512
 """Positions whose logits exist at a time."""
+
+Pair = tuple[list[int], list[int]]
+"""The tokens of a prompt and of what follows it; only the latter are scored. Neither is empty."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +38,7 @@ class AnswerScore:
 def score_answers(
     backbone: Any,
     head: Any,
-    pairs: Sequence[tuple[list[int], list[int]]],
+    pairs: Sequence[Pair],
     *,
     pad_id: int,
     batch_size: int = 16,
@@ -56,10 +60,26 @@ def score_answers(
 
 
 @torch.inference_mode()
-def _score_batch(backbone: Any, head: Any, pairs: list[tuple[list[int], list[int]]], pad_id: int) -> list[AnswerScore]:
-    device = head.weight.device
+def _score_batch(backbone: Any, head: Any, pairs: list[Pair], pad_id: int) -> list[AnswerScore]:
+    found = predictors(backbone, head.weight.device, pairs, pad_id)
+    nll = _token_nll(head, found.hidden, found.targets)  # [N]
+    sums = torch.zeros(len(pairs), dtype=torch.float64).index_add_(0, found.rows, nll)  # [B]
+    return [AnswerScore(float(total), len(answer)) for total, (_, answer) in zip(sums, pairs, strict=True)]
+
+
+class Predictors(NamedTuple):
+    """For the N answer tokens of a batch, pair after pair: ``hidden`` [N, H] from which each is predicted, ``targets`` [N], and the
+    pair that each is of, ``rows`` [N] on the CPU."""
+
+    hidden: torch.Tensor
+    targets: torch.Tensor
+    rows: torch.Tensor
+
+
+def predictors(backbone: Any, device: torch.device, pairs: Sequence[Pair], pad_id: int) -> Predictors:
+    """One pass over ``(prompt ids, answer ids)`` pairs, padded on the right."""
     longest = max(len(prompt) + len(answer) for prompt, answer in pairs)
-    ids = torch.full((len(pairs), longest), pad_id)  # [B, T], right-padded
+    ids = torch.full((len(pairs), longest), pad_id)  # [B, T]
     mask = torch.zeros_like(ids)
     rows, positions = [], []
     for row, (prompt, answer) in enumerate(pairs):
@@ -70,11 +90,7 @@ def _score_batch(backbone: Any, head: Any, pairs: list[tuple[list[int], list[int
         positions += range(len(prompt) - 1, length - 1)  # a position predicts the token after it
     hidden = backbone(input_ids=ids.to(device), attention_mask=mask.to(device), use_cache=False).last_hidden_state
     row, position = torch.tensor(rows), torch.tensor(positions)
-    nll = _token_nll(
-        head, hidden[row.to(device), position.to(device)], ids[row, position + 1].to(device)
-    )  # [answer tokens]
-    sums = torch.zeros(len(pairs), dtype=torch.float64).index_add_(0, row, nll)  # [B]
-    return [AnswerScore(float(total), len(answer)) for total, (_, answer) in zip(sums, pairs, strict=True)]
+    return Predictors(hidden[row.to(device), position.to(device)], ids[row, position + 1].to(device), row)
 
 
 def _token_nll(head: Any, hidden: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
@@ -85,6 +101,56 @@ def _token_nll(head: Any, hidden: torch.Tensor, targets: torch.Tensor) -> torch.
         logits = logits if logits.dtype == torch.float64 else logits.float()
         parts.append(F.cross_entropy(logits, targets[start : start + HEAD_TOKENS], reduction="none").double().cpu())
     return torch.cat(parts)
+
+
+def windows(ids: Sequence[int], context: int, stride: int, prefix: int | None = None) -> list[Pair]:
+    """A text in windows of at most ``context`` tokens, each beginning ``stride`` tokens after the one before, as pairs for
+    `score_answers`: what an earlier window has scored is the prompt. So every token is scored once, all but those of the first
+    window with at least ``context - stride`` tokens before them.
+
+    ``prefix`` is a token put before the text; without it the first token of the text is not scored, since nothing predicts it.
+    Raises `ValueError` unless 0 < stride < context: with stride = context each window's first token would have no predictor.
+    """
+    if not 0 < stride < context:
+        raise ValueError(f"stride {stride} must be above 0 and below context {context}")
+    tokens = [*([] if prefix is None else [prefix]), *ids]
+    pairs: list[Pair] = []
+    scored, begin = 1, 0
+    while scored < len(tokens):
+        end = min(begin + context, len(tokens))
+        pairs.append((tokens[begin:scored], tokens[scored:end]))
+        scored, begin = end, begin + stride
+    if sum(len(answer) for _, answer in pairs) != max(len(tokens) - 1, 0):
+        raise AssertionError("a token of the text was scored twice or not at all")
+    return pairs
+
+
+def score_texts(
+    backbone: Any,
+    head: Any,
+    texts: Sequence[Sequence[int]],
+    *,
+    pad_id: int,
+    context: int = 1024,
+    stride: int = 512,
+    prefix: int | None = None,
+    batch_size: int = 16,
+    on_batch: Callable[[int], None] = lambda done: None,
+) -> list[AnswerScore]:
+    """Score whole texts (token ids) in `windows`; ``tokens`` are those that were scored, 0 for a text of one token without
+    ``prefix``. ``on_batch`` hears of windows."""
+    parts = [windows(text, context, stride, prefix) for text in texts]
+    pairs = [pair for own in parts for pair in own]
+    found = iter(
+        score_answers(backbone, head, pairs, pad_id=pad_id, batch_size=batch_size, on_batch=on_batch) if pairs else []
+    )
+    scores = [[next(found) for _ in own] for own in parts]
+    return [AnswerScore(sum(one.nll for one in own), sum(one.tokens for one in own)) for own in scores]
+
+
+def bits_per_byte(scores: Sequence[AnswerScore], sizes: Sequence[int]) -> Examples:
+    """The additive statistics (bits, UTF-8 bytes of the scored text) of each text: what two tokenizers can be compared by."""
+    return Examples(np.asarray([[one.nll / LN2, size] for one, size in zip(scores, sizes, strict=True)]))
 
 
 def log_perplexity(scores: Sequence[AnswerScore]) -> Examples:

@@ -6,11 +6,21 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM
 
 from ftcli.data.chat import render_answer, stop_token_ids
 from ftcli.metrics import perplexity as module
-from ftcli.metrics.perplexity import AnswerScore, log_perplexity, perplexity, score_answers
+from ftcli.metrics.perplexity import (
+    AnswerScore,
+    bits_per_byte,
+    log_perplexity,
+    perplexity,
+    score_answers,
+    score_texts,
+    windows,
+)
 from ftcli.models.generate import split_model
 from ftcli.models.load import load_tokenizer
 from tests.tiny import messages_row
@@ -99,3 +109,94 @@ def test_progress_counts_finished_rows(tiny_model, pairs):
     seen: list[int] = []
     score_answers(*split_model(load(tiny_model, torch.float32)), pairs, pad_id=0, batch_size=2, on_batch=seen.append)
     assert seen == [2, 4, 5]
+
+
+# Whole texts ---------------------------------------------------------------------------------------------------------------
+
+
+@given(st.integers(0, 60), st.integers(2, 20), st.data(), st.sampled_from([None, 99]))
+def test_windows_score_every_token_once_and_in_order(size, context, data, prefix):
+    stride = data.draw(st.integers(1, context - 1))
+    text = list(range(size))
+    pairs = windows(text, context, stride, prefix)
+    assert [token for _, answer in pairs for token in answer] == text[0 if prefix is not None else 1 :]
+    assert all(prompt and answer and len(prompt) + len(answer) <= context for prompt, answer in pairs)
+    assert all(len(prompt) >= context - stride for prompt, _ in pairs[1:])
+    whole = [*([] if prefix is None else [prefix]), *text]
+    for place, (prompt, answer) in enumerate(pairs):
+        assert prompt + answer == whole[place * stride : place * stride + len(prompt) + len(answer)]
+
+
+@pytest.mark.parametrize("stride", [0, 8, 9])
+def test_a_stride_that_would_lose_tokens_is_refused(stride):
+    with pytest.raises(ValueError, match=f"stride {stride} must be above 0 and below context 8"):
+        windows([1, 2, 3], 8, stride)
+
+
+def test_a_text_within_one_window_costs_what_transformers_says(tiny_model):
+    model = load(tiny_model, torch.float64)
+    texts = [[5, 9, 11, 7, 3, 20], [4, 4], [6]]
+    found = score_texts(*split_model(model), texts, pad_id=0, context=16, stride=8, batch_size=2)
+    for score, text in zip(found[:2], texts, strict=False):
+        assert score.tokens == len(text) - 1
+        assert score.nll == pytest.approx(loss_of_transformers(model, text[:1], text[1:]) * score.tokens, rel=1e-7)
+    assert found[2] == AnswerScore(0, 0)
+    assert score_texts(*split_model(model), [[]], pad_id=0) == [AnswerScore(0, 0)]
+
+
+TEXTS = {
+    "The capital of France is Paris.": (7, 15.404743, 31.747357, 17.266258),
+    "Water boils at 100 degrees Celsius at sea level.": (13, 38.854176, 50.136946, 27.622298),
+    "I like cheese.": (4, 20.339773, 24.262772, 23.592598),
+    "Ünïcödé text, emoji 🙂 and 日本語.": (22, 111.353923, 129.360249, 126.034405),
+}
+"""Tokens, and nll in nats without prefix, after token 1 and after token 0; float64, from a plain loop over the model."""
+
+GETTYSBURG = (
+    "Four score and seven years ago our fathers brought forth on this continent, a new nation, conceived in Liberty, and dedicated "
+    "to the proposition that all men are created equal. Now we are engaged in a great civil war, testing whether that nation, or "
+    "any nation so conceived and so dedicated, can long endure. We are met on a great battle-field of that war. We have come to "
+    "dedicate a portion of that field, as a final resting place for those who here gave their lives that that nation might live. "
+    "It is altogether fitting and proper that we should do this. But, in a larger sense, we can not dedicate -- we can not "
+    "consecrate -- we can not hallow -- this ground. The brave men, living and dead, who struggled here, have consecrated it, far "
+    "above our poor power to add or detract. The world will little note, nor long remember what we say here, but it can never "
+    "forget what they did here. It is for us the living, rather, to be dedicated here to the unfinished work which they who fought "
+    "here have thus far so nobly advanced. It is rather for us to be here dedicated to the great task remaining before us -- that "
+    "from these honored dead we take increased devotion to that cause for which they gave the last full measure of devotion -- "
+    "that we here highly resolve that these dead shall not have died in vain -- that this nation, under God, shall have a new "
+    "birth of freedom -- and that government of the people, by the people, for the people, shall not perish from the earth."
+)
+
+
+@pytest.fixture(scope="module")
+def smollm2() -> Any:
+    from ftcli.core.stage import Kind
+    from ftcli.pipeline.resolve import from_outside
+
+    folder = from_outside("demo:smollm2", Kind.MODEL, "").path
+    return load_tokenizer(folder), split_model(load(folder, torch.float32))
+
+
+@pytest.mark.model
+def test_short_texts_of_the_demo_model_match_the_reference(smollm2):
+    tokenizer, (backbone, head) = smollm2
+    ids = [tokenizer(text, add_special_tokens=False).input_ids for text in TEXTS]
+    for place, prefix in enumerate((None, 1, 0), start=1):
+        found = score_texts(backbone, head, ids, pad_id=2, prefix=prefix)
+        assert [one.tokens for one in found] == [row[0] - (prefix is None) for row in TEXTS.values()]
+        assert [one.nll for one in found] == pytest.approx([row[place] for row in TEXTS.values()], rel=1e-4)
+    assert bits_per_byte(found, [len(text.encode()) for text in TEXTS]).value() == pytest.approx(2.063431, rel=1e-4)
+
+
+@pytest.mark.model
+def test_sliding_windows_of_the_demo_model_match_the_reference(smollm2):
+    tokenizer, (backbone, head) = smollm2
+    ids = tokenizer(GETTYSBURG, add_special_tokens=False).input_ids
+    expected = {(1024, 512): 12.764216, (128, 127): 18.724624, (128, 64): 14.098097, (128, 32): 13.494697}
+    expected |= {(128, 16): 13.309290, (64, 32): 17.044017}
+    for (context, stride), value in expected.items():
+        (found,) = score_texts(backbone, head, [ids], pad_id=2, context=context, stride=stride, prefix=0)
+        assert found.tokens == 315
+        assert perplexity([found]) == pytest.approx(value, rel=1e-4)
+    (bare,) = score_texts(backbone, head, [ids], pad_id=2)
+    assert (bare.tokens, perplexity([bare])) == (314, pytest.approx(12.878245, rel=1e-4))
