@@ -33,8 +33,11 @@ AIM = 0.5
 
 
 def write_questions(folder: Path, train: Path | None, test: Path | None) -> None:
-    """``train.jsonl`` and ``test.jsonl`` with question and answer, from files (JSON or JSONL) or else from the hub."""
+    """``train.jsonl`` and ``test.jsonl`` with question and answer, from files (JSON or JSONL), else what ``folder`` has, else from
+    the hub."""
     for split, path in (("train", train), ("test", test)):
+        if path is None and (folder / f"{split}.jsonl").is_file():
+            continue
         if path is None:
             from datasets import load_dataset
 
@@ -125,10 +128,10 @@ def accuracy(model: str, test: Path, rows: int | None, max_new_tokens: int, batc
     }
 
 
-def measured(model: str, run: Path, options: argparse.Namespace) -> dict[str, Any]:
+def measured(model: str, questions: Path, options: argparse.Namespace) -> dict[str, Any]:
     """`accuracy` in a process of its own, so that the GPU is free again."""
-    place = run / "questions" / "accuracy.json"
-    command = [sys.executable, "-m", "benchmarks.gsm8k_ppo", "accuracy", model, str(run / "questions" / "test.jsonl")]
+    place = questions / "accuracy.json"
+    command = [sys.executable, "-m", "benchmarks.gsm8k_ppo", "accuracy", model, str(questions / "test.jsonl")]
     command += [str(options.test_rows or 0), str(options.response_length), str(options.batch), str(place)]
     subprocess.run(command, check=True, cwd=ROOT)
     result: dict[str, Any] = json.loads(place.read_text(encoding="utf-8"))
@@ -155,7 +158,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="also write all figures here")
     options = parser.parse_args()
     run = options.run.resolve()
-    questions = run / "questions"
+    questions = run / ("tiny" if options.tiny else "questions")
     questions.mkdir(parents=True, exist_ok=True)
     if options.device == "cpu":
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
@@ -167,10 +170,10 @@ def main() -> None:
     if options.tiny:
         options.model = str(write_tiny(questions))
         options.episodes, options.rollouts, options.response_length, options.micro_batch = 32, 16, 12, 8
-    elif not (questions / "test.jsonl").is_file():
+    else:
         write_questions(questions, options.train, options.test)
 
-    before = measured(options.model, run, options)
+    before = measured(options.model, questions, options)
     ftcli("prep", run, {"source": questions / "train.jsonl", "validation_share": 0.05, "test_share": 0})
     start = time.perf_counter()
     settings = {
@@ -191,11 +194,9 @@ def main() -> None:
         "value_init": "zero",
         "eval_prompts": 16 if options.tiny else 256,
     }
-    if options.tiny:
-        settings["reward_normalization"] = "none"  # no answer is right, so the scores have no spread
     trained = ftcli("ppo", run, settings)
     seconds = time.perf_counter() - start
-    after = measured(trained, run, options)
+    after = measured(trained, questions, options)
     change = after["accuracy"] - before["accuracy"]
     print("| | accuracy | standard error | ended | tokens | questions |\n| --- " + "| ---: " * 5 + "|")
     for name, found in (("before", before), ("after", after)):

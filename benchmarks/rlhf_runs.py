@@ -240,9 +240,13 @@ def rules(seed: int) -> dict[str, Rule]:
     return {"share": share, "count": count, "shuffled": shuffled}
 
 
+def metrics_of(folder: Path, name: str, seed: int) -> Path:
+    return folder / f"wrong-{seed}" / f"{name}.jsonl"
+
+
 def wrong(folder: Path, seed: int) -> None:
     for name, broken in RUNS.items():
-        path = folder / "wrong" / f"{name}.jsonl"
+        path = metrics_of(folder, name, seed)
         if path.is_file():
             continue
         started = time.monotonic()
@@ -374,10 +378,10 @@ LARGE: dict[str, tuple[tuple[str, str], ...]] = {
 """Stages of SmolLM2 and their panels; beside the rollouts stand the held-out prompts, where they were asked the same."""
 
 
-def pictures(folder: Path) -> None:
+def pictures(folder: Path, seed: int) -> None:
     DOCS.mkdir(exist_ok=True)
     for name, (runs, panels) in SMALL.items():
-        series = {label: read(folder / "wrong" / f"{run}.jsonl") for label, run in runs.items()}
+        series = {label: read(metrics_of(folder, run, seed)) for label, run in runs.items()}
         draw(DOCS / f"{name}.svg", [(title, curves(series, metric)) for title, metric in panels])
     for stage, panels in LARGE.items():
         lines = read(folder / "run" / "stages" / stage / "latest" / "metrics.jsonl")
@@ -442,10 +446,10 @@ def main() -> None:
     given = parser.parse_args()
     given.folder.mkdir(parents=True, exist_ok=True)
     for part in given.only or PARTS:
-        if part == "wrong":
-            wrong(given.folder, given.seed)
+        if part in ("wrong", "pictures"):
+            {"wrong": wrong, "pictures": pictures}[part](given.folder, given.seed)
         else:
-            {"first": first, "learned": learned, "pictures": pictures}[part](given.folder)
+            {"first": first, "learned": learned}[part](given.folder)
 
 
 if __name__ == "__main__":

@@ -108,7 +108,8 @@ def inspect_mask(
 
 def _data(run: RunDir, text: str) -> Artifact:
     """The prepared data that ``text`` names, of ``run`` or in a folder, else a source of raw rows."""
-    if stage_of(run, text) is not None:
+    item, (_, dot, output) = stage_of(run, text), text.partition(".")
+    if item is not None and (not dot or output in item.manifest["outputs"]):
         return find(run, "--data", text, Kind.DATA, "")
     hint = f"or name an output of {run.root} as STAGE.OUTPUT; --run names another run directory"
     try:

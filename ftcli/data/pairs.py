@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 
 Overlong = Literal["truncate", "reject"]
 Ties = Literal["drop", "soft", "davidson"]
-LOST = ("identical", "repeated", "overlong", "ties_dropped")
-"""The counts of `Encoded` that name pairs left out."""
 
 
 @dataclass(frozen=True)

@@ -1,14 +1,11 @@
-"""Several answers to one prompt, ordered from best to worst, and the pairs that follow from the order."""
+"""Several answers to one prompt, ordered from best to worst."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from itertools import combinations
 from typing import Any
 
 from ftcli.data.records import Reason, Refused, RowNotes
-from ftcli.data.rows import Row
 from ftcli.data.values import is_number, kind_of, text_of
 
 COLUMNS = ("candidates", "responses", "completions")
@@ -83,23 +80,3 @@ def _levels(found: list[Any], name: str, where: str) -> list[float]:
         if not is_number(level) or not math.isfinite(level):
             raise Refused(Reason.TYPE_ERROR, f"{where} is {level!r}, a number needed")
     return [MEASURES[name] * level for level in found]
-
-
-def pairs_of(row: Row) -> Iterator[Row]:
-    """The preference rows in a ranking: one for each two candidates that are no tie, C(n, 2) at most.
-
-    A pair's ``meta`` is the ranking's, with its id as ``prompt_id`` and both ranks. A split must be made before, by ranking: pairs
-    share their prompt and their answers.
-    """
-    candidates: Sequence[dict[str, Any]] = row["candidates"]
-    untied = [(a, b) for a, b in combinations(candidates, 2) if a["rank"] != b["rank"]]
-    for number, (one, other) in enumerate(untied):
-        chosen, rejected = sorted((one, other), key=lambda item: item["rank"])
-        ranks = {"prompt_id": row["id"], "chosen_rank": chosen["rank"], "rejected_rank": rejected["rank"]}
-        yield {
-            "id": f"{row['id']}#{number}",
-            "prompt": row["prompt"],
-            "chosen": [{"role": "assistant", "content": chosen["content"]}],
-            "rejected": [{"role": "assistant", "content": rejected["content"]}],
-            "meta": {**row["meta"], **ranks},
-        }

@@ -23,18 +23,15 @@ from typing import Any, NoReturn
 
 from ftcli.core.errors import DISK_ERRORS, DiskError, FtcliError, OutOfMemory, StageFailed
 from ftcli.core.events import Events, Sink
+from ftcli.core.memory import is_out_of_memory
 from ftcli.core.stage import Context
 from ftcli.core.stop import Stop
 from ftcli.launch.spec import Job, Result
 
 DISK_WORDS = ("No space left on device", "os error 28", "Disk quota exceeded", "Read-only file system")
-LESS_MEMORY = "lower micro_batch_size or max_length, set gradient_checkpointing, or use qlora"
-MEMORY_WORDS = (
-    "can't allocate memory",
-    "out of memory",
-    "bad_alloc",
-    "Cannot allocate memory",
-    "CUBLAS_STATUS_ALLOC_FAILED",
+LESS_MEMORY = (
+    "lower micro_batch_size, or the lengths (max_length; for ppo max_prompt_length and response_length), set "
+    "gradient_checkpointing, or use qlora"
 )
 
 
@@ -71,7 +68,7 @@ def classify(error: BaseException) -> FtcliError:
     text = f"{type(error).__name__}: {error}"
     if (isinstance(error, OSError) and error.errno in DISK_ERRORS) or any(word in text for word in DISK_WORDS):
         return DiskError(f"writing failed: {error}", "free some space (or name another disk with --run) and run again")
-    if isinstance(error, MemoryError) or any(word in text for word in MEMORY_WORDS):
+    if is_out_of_memory(error):
         return OutOfMemory(
             f"not enough memory: {error}",
             LESS_MEMORY,

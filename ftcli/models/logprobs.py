@@ -33,7 +33,7 @@ def token_logprobs(
     at a time; by default as many as a CPU's cache, or a modest part of a GPU's memory, can take.
     """
     chunk = chunk_tokens or _chunk(head)
-    if _is_plain(head):
+    if is_plain(head):
         found: Tensor = _FrozenHead.apply(hidden, head.weight, targets, temperature, chunk)
         return found
     pieces = zip(hidden.split(chunk), targets.split(chunk), strict=True)
@@ -64,7 +64,8 @@ def _chunk(head: nn.Module) -> int:
     return max(chunk_bytes // (4 * weight.shape[0]), 1)
 
 
-def _is_plain(head: nn.Module) -> bool:
+def is_plain(head: nn.Module) -> bool:
+    """Whether ``head`` is one frozen matrix and nothing else."""
     return type(head) is nn.Linear and head.bias is None and not head.weight.requires_grad
 
 
@@ -104,15 +105,15 @@ class _FrozenHead(torch.autograd.Function):
     def forward(ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, temperature: float, chunk: int) -> Tensor:
         found = []
         grad = torch.empty_like(hidden) if ctx.needs_input_grad[0] else None
-        for first in range(0, len(hidden), chunk):
+        for first in range(0, max(len(hidden), 1), chunk):  # once also without positions
             part = slice(first, first + chunk)
             logits = _softer(linear(hidden[part], weight), temperature)  # [n, V]
             normaliser = logits.logsumexp(dim=1)  # [n]
             found.append(_target_logprobs(logits, normaliser, targets[part]))
-            if grad is not None:  # of the logits: 1 at the target, less probabilities
-                logits.sub_(normaliser[:, None]).exp_().neg_()
-                logits[torch.arange(len(logits), device=logits.device), targets[part]] += 1
-                grad[part] = (logits.to(weight.dtype) @ weight).div_(temperature)
+            if grad is not None:  # of the logits, negated: probabilities, less 1 at the target
+                logits.sub_(normaliser[:, None]).exp_()
+                logits[torch.arange(len(logits), device=logits.device), targets[part]] -= 1
+                grad[part] = (logits.to(weight.dtype) @ weight).div_(-temperature)
         ctx.save_for_backward(grad)
         return torch.cat(found)
 

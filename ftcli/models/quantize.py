@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import bitsandbytes as bnb
 import torch
 from torch import nn
@@ -16,6 +18,13 @@ def nf4_config(compute_dtype: torch.dtype, double_quant: bool = True) -> BitsAnd
         bnb_4bit_use_double_quant=double_quant,
         bnb_4bit_compute_dtype=compute_dtype,
         bnb_4bit_quant_storage=compute_dtype,  # FSDP shards weights of one format only
+    )
+
+
+def count_weights(weights: Iterable[nn.Parameter]) -> int:
+    """How many numbers ``weights`` hold; a 4-bit tensor, whatever its format, stores two in a byte."""
+    return sum(
+        weight.numel() * (2 * weight.element_size() if hasattr(weight, "quant_state") else 1) for weight in weights
     )
 
 

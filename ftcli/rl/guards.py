@@ -30,9 +30,14 @@ GUARDS: tuple[GuardName, ...] = get_args(GuardName)
 
 ALIKE = 1e-6
 """Scores whose standard deviation is below this part of their mean (or of 1) are all alike but for rounding."""
+MIN_KL = -0.1
+"""The mean KL cannot be negative but by chance; below this, sampling and scoring differ (``negative_kl``)."""
+MIN_EXPLAINED_VARIANCE = -1.0
 CRITIC_LOSS_GROWTH, CRITIC_ENTROPY_GROWTH = 2.0, 1.25
-"""A critic that explains less than nothing harms once its loss, or the policy's entropy, is this many times the first. An
-explained variance far below 0 alone says little: it falls there too when all scores become alike."""
+"""A critic that explains less of the returns than this harms once its loss, or the policy's entropy, is so many times the first
+(``critic``). An explained variance far below 0 alone says little: it falls there too when all scores become alike."""
+MAX_CRITIC_ERROR = 25.0
+"""Most of `CRITIC_ERROR`, an error of five standard deviations of the scores (``critic``)."""
 CRITIC_ERROR = "critic_error"
 """The critic's loss over that of one that always says the mean score. It tells what the explained variance does not where returns
 are bootstrapped from the critic's own values: wrong values make both vary alike."""
@@ -40,12 +45,10 @@ are bootstrapped from the critic's own values: wrong values make both vary alike
 
 @dataclass(frozen=True)
 class GuardSettings:
-    """Limits; None turns a guard off."""
+    """Limits that a run may set; None turns a guard off. ``negative_kl``, ``no_spread`` and ``critic`` are always on."""
 
     max_kl: float | None = 50.0
     """Mean KL of a response to the reference, in nats (guard ``kl``)."""
-    min_kl: float | None = -0.1
-    """The mean KL cannot be negative but by chance; below this, sampling and scoring differ (``negative_kl``)."""
     min_entropy_share: float | None = 0.25
     """Entropy of a token's distribution as a share of the first rollout's (``entropy``)."""
     max_length_change: float | None = 2.0
@@ -56,15 +59,8 @@ class GuardSettings:
     """Share of responses that score above the 99th percentile of chosen answers (``above_reference``)."""
     min_distinct2_share: float | None = 0.5
     """Share of different token pairs, as a share of the first rollout's (``distinct2``)."""
-    warn_no_spread: bool = True
-    """All responses of a rollout score alike (``no_spread``)."""
     max_clip_fraction: float | None = 0.5
     """Share of tokens whose probability ratio was clipped (``clip``)."""
-    min_explained_variance: float | None = -1.0
-    """Of the returns by the critic, while the critic's loss or the policy's entropy grows (``critic``)."""
-    max_critic_error: float | None = 25.0
-    """The critic's loss over that of one that always says the mean score, 25 being an error of five standard deviations of the
-    scores (``critic``)."""
     patience: int = 3
     """Bad rollouts in a row before an alarm."""
     stop_on: tuple[GuardName, ...] = ("kl",)
@@ -91,7 +87,8 @@ class Alarm:
 class Guards:
     """Looks at the metrics of each rollout in turn (`ftcli.rl.statistics.describe`); its state belongs to a checkpoint.
 
-    ``score_std`` is what raw scores are divided by before the critic learns them; None leaves ``max_critic_error`` out.
+    ``score_std`` is what raw scores are divided by before the critic learns them; None leaves `MAX_CRITIC_ERROR` out. A rollout
+    with responses that no source scored says nothing of how alike scores are: those stand for a score that others may not have.
     """
 
     def __init__(self, settings: GuardSettings | None = None, score_std: float | None = None) -> None:
@@ -105,9 +102,10 @@ class Guards:
         """The alarms that begin with this rollout."""
         now = {name: float(value) for name, value in metrics.items() if value is not None and not math.isnan(value)}
         self._first = {name: now[name] for name in COMPARED if name in now} | self._first
-        if self._score_std:
+        is_scored = not now.get("reward/unscored")
+        if self._score_std and is_scored:
             self._widest_spread = max(self._widest_spread, now.get("objective/scores_std", 0.0) / self._score_std)
-        if self._widest_spread and "loss/value_avg" in now:
+        if self._widest_spread and is_scored and "loss/value_avg" in now:
             now[CRITIC_ERROR] = now["loss/value_avg"] / (0.5 * self._widest_spread**2)
         alarms = []
         for name in GUARDS:
@@ -151,10 +149,10 @@ def _kl(now: Values, first: Values, settings: GuardSettings) -> str | None:
 
 
 def _negative_kl(now: Values, first: Values, settings: GuardSettings) -> str | None:
-    kl, limit = now.get("objective/kl"), settings.min_kl
-    if kl is None or limit is None:
+    kl = now.get("objective/kl")
+    if kl is None:
         return None
-    return f"KL to the reference {kl:.3f} nats a response, below {limit:g}" if kl < limit else ""
+    return f"KL to the reference {kl:.3f} nats a response, below {MIN_KL:g}" if kl < MIN_KL else ""
 
 
 def _entropy(now: Values, first: Values, settings: GuardSettings) -> str | None:
@@ -205,7 +203,7 @@ def _distinct2(now: Values, first: Values, settings: GuardSettings) -> str | Non
 
 def _no_spread(now: Values, first: Values, settings: GuardSettings) -> str | None:
     spread, mean = now.get("objective/scores_std"), now.get("objective/scores", 0.0)
-    if spread is None or not settings.warn_no_spread:
+    if spread is None or now.get("reward/unscored"):
         return None
     return f"all responses score {mean:.4g}" if spread <= ALIKE * max(abs(mean), 1.0) else ""
 
@@ -218,14 +216,14 @@ def _clip(now: Values, first: Values, settings: GuardSettings) -> str | None:
 
 
 def _critic(now: Values, first: Values, settings: GuardSettings) -> str | None:
-    verdicts = [_critic_error(now, settings), _critic_harm(now, first, settings)]
+    verdicts = [_critic_error(now), _critic_harm(now, first)]
     known = [verdict for verdict in verdicts if verdict is not None]
     return "; ".join(filter(None, known)) if known else None
 
 
-def _critic_error(now: Values, settings: GuardSettings) -> str | None:
-    error, limit = now.get(CRITIC_ERROR), settings.max_critic_error
-    if error is None or limit is None:
+def _critic_error(now: Values) -> str | None:
+    error, limit = now.get(CRITIC_ERROR), MAX_CRITIC_ERROR
+    if error is None:
         return None
     text = (
         f"the critic's loss {now['loss/value_avg']:.3g} is {error:.0f} times that of saying the mean (limit {limit:g})"
@@ -233,9 +231,9 @@ def _critic_error(now: Values, settings: GuardSettings) -> str | None:
     return text if error > limit else ""
 
 
-def _critic_harm(now: Values, first: Values, settings: GuardSettings) -> str | None:
-    explained, limit = now.get("val/explained_variance"), settings.min_explained_variance
-    if explained is None or limit is None:
+def _critic_harm(now: Values, first: Values) -> str | None:
+    explained, limit = now.get("val/explained_variance"), MIN_EXPLAINED_VARIANCE
+    if explained is None:
         return None
     grown = []
     for name, title, most in (

@@ -92,26 +92,3 @@ def centering_loss(winners: Tensor, losers: Tensor) -> Tensor:
     """``(winner + loser)^2`` per pair: keeps scores near 0, which the preference loss alone leaves free (arXiv
     2312.09244)."""
     return (winners + losers) ** 2
-
-
-@dataclass(frozen=True)
-class TieModel:
-    """Probabilities that the first of two answers wins, loses, or that the two tie."""
-
-    win: Tensor
-    loss: Tensor
-    tie: Tensor
-
-
-def davidson(difference: Tensor, nu: Tensor | float) -> TieModel:
-    """Davidson 1970 (JASA 65): P(tie) is proportional to ``nu`` times the geometric mean of the two strengths."""
-    first, second = torch.exp(difference / 2), torch.exp(-difference / 2)
-    total = first + second + nu
-    return TieModel(first / total, second / total, nu / total)
-
-
-def rao_kupper(difference: Tensor, theta: Tensor | float) -> TieModel:
-    """Rao and Kupper 1967 (JASA 62): a win needs a strength more than ``theta`` >= 1 times the other's."""
-    win = 1.0 / (1.0 + theta * torch.exp(-difference))
-    loss = 1.0 / (1.0 + theta * torch.exp(difference))
-    return TieModel(win, loss, 1.0 - win - loss)

@@ -147,13 +147,16 @@ class PpoTrainer:
         experience = self.last = self.experience(exchanges, scores)
         ready = time.perf_counter()
         self._widest_variance = max(self._widest_variance, float(experience.shaped.var(unbiased=False)))
-        metrics = self._describe(experience) | self._learn(experience)
+        metrics = self._describe(experience)
+        updated, learnt_from = self._learn(experience)
         end = time.perf_counter()
 
         self.kl.update(float(metrics["objective/kl"] or 0.0), len(exchanges))
         self.rollout += 1
         tokens = int(experience.measured.mask.sum())
-        return metrics | {
+        return {
+            **metrics,
+            **updated,
             "episode": self.rollout * self.settings.rollout_batch_size,
             "eps": self.rollout * self.settings.rollout_batch_size / (end - start),
             "perf/time_gen": sampled - start,
@@ -161,7 +164,7 @@ class PpoTrainer:
             "perf/time_score": ready - scored,
             "perf/time_train": end - ready,
             "perf/gen_tok_s": tokens / (sampled - start),
-            "perf/train_tok_s": tokens * self.settings.num_ppo_epochs / (end - ready),
+            "perf/train_tok_s": learnt_from / (end - ready),
         }
 
     def state_dict(self) -> dict[str, Any]:
@@ -214,10 +217,8 @@ class PpoTrainer:
 
     def experience(self, exchanges: list[Exchange], scores: Scores) -> Experience:
         settings = self.settings
-        silent = torch.tensor(
-            [all(part is None for part in row) for row in zip(*scores.parts.values(), strict=True)]
-        )  # [B]
-        total = torch.tensor(scores.total, dtype=torch.float64).masked_fill(silent, self.scale.mean)  # [B]
+        unscored = torch.tensor(scores.unscored)  # [B]
+        total = torch.tensor(scores.total, dtype=torch.float64).masked_fill(unscored, self.scale.mean)  # [B]
         if not bool(total.isfinite().all()):
             raise Diverged(
                 f"rollout {self.rollout + 1}: a score is not finite", "check the reward model's reward_stats.json"
@@ -262,8 +263,8 @@ class PpoTrainer:
             found["reward/above_ref_p99"] = share_above(experience.scores.parts[source], level)
         return found
 
-    def _learn(self, experience: Experience) -> Metrics:
-        """All epochs and minibatches on one rollout."""
+    def _learn(self, experience: Experience) -> tuple[Metrics, int]:
+        """All epochs and minibatches on one rollout, unless it breaks off; and how many response tokens were computed in all."""
         settings = self.settings
         factor = lr_factor(self.rollout, settings.total_rollouts, settings.lr_scheduler_type, settings.warmup_rollouts)
         for group in self.optimizer.param_groups:
@@ -285,11 +286,13 @@ class PpoTrainer:
             if stopped:
                 self.optimizer.zero_grad(set_to_none=True)
                 break
-        return update_metrics(merged(meters), meters[0], norms, updates) | {
+        total = merged(meters)
+        found = update_metrics(total, meters[0], norms, updates) | {
             "policy/stopped_early": int(stopped),
             "lr": settings.learning_rate * factor,
             "critic_lr": settings.critic_learning_rate * factor,
         }
+        return found, total.tokens
 
     @property
     def _policy_learns(self) -> bool:

@@ -15,10 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ftcli.core.errors import UsageError
 from ftcli.core.stage import Artifact
+from ftcli.models.dropout import disable_dropout
 from ftcli.models.generate import split_model
 from ftcli.models.heads import ScalarHead, load_head
 from ftcli.models.load import load_model
@@ -47,15 +48,6 @@ def score_batch(backbone: Any, head: ScalarHead, batch: Batch) -> Tensor:
     rows = torch.arange(len(batch.ids), device=hidden.device)
     scores: Tensor = head(hidden[rows, batch.last])  # [B]
     return scores
-
-
-def disable_dropout(model: nn.Module) -> bool:
-    """Set every dropout layer of ``model``, also those of adapters, to 0; return whether there was one to set."""
-    found = False
-    for module in model.modules():
-        if isinstance(module, nn.Dropout) and module.p > 0:
-            module.p, found = 0.0, True
-    return found
 
 
 @dataclass(frozen=True)

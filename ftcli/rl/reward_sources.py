@@ -19,8 +19,8 @@ from typing import Any, NoReturn
 from ftcli.core.artifacts import digest_records, file_records
 from ftcli.core.config import nearest
 from ftcli.core.errors import StageFailed, UsageError
+from ftcli.core.function_process import Ended, FunctionProcess, remedy
 from ftcli.core.stage import Artifact
-from ftcli.rl.reward_process import Ended, RewardProcess
 from ftcli.rl.rewards import Score, Scores
 from ftcli.rl.sequences import Exchange
 
@@ -66,7 +66,7 @@ class FunctionReward:
         self.name, self.timeout_s = name, timeout_s
         self._columns, self._decode = columns, decode
         self._known = sorted({column for row in rows for column in columns(row)} - {"prompt"})
-        self._process = RewardProcess(path, name)
+        self._process = FunctionProcess(path, name)
         self.close = self._process.close
         """End the process, with all that it started."""
         told = self._first_reply(path)
@@ -128,7 +128,7 @@ class FunctionReward:
         if "error" in told:
             self.close()
             whose = "" if told.get("raised") else f"{self.name} "
-            raise UsageError(f"{told['place']}: {whose}{told['error']}", _remedy(path, told.get("missing")))
+            raise UsageError(f"{told['place']}: {whose}{told['error']}", remedy(path, told.get("missing")))
         return told
 
     def _check_arguments(self, needs: Sequence[str]) -> None:
@@ -195,26 +195,12 @@ def load_function_reward(
     return FunctionReward(artifact.path, name, rows=rows, columns=columns, decode=decode, timeout_s=timeout_s)
 
 
-def _remedy(path: Path, missing: str | None) -> str:
-    """What to do about a module that an import did not find."""
-    if not missing:
-        return ""
-    if (
-        path.with_name(missing.partition(".")[0]).is_dir()
-        or path.with_name(f"{missing.partition('.')[0]}.py").is_file()
-    ):
-        return (
-            f"{path.name} must stand alone, or a change of {missing} would go unseen: put the code into it, or install "
-            f"{missing} as a package"
-        )
-    return f"install {missing.partition('.')[0]} where ftcli is installed"
-
-
 def compose(sources: Mapping[str, RewardSource], weights: Mapping[str, float]) -> Score:
     """The weighted sum of ``sources``; a weight that is not given is 1. Raises `UsageError` for a weight without its source.
 
     A source that says None for a row counts nothing there; the others are not scaled up for it. Where all say None, the total is
-    0.0 and says nothing either: `unscored` finds these rows, whose normalised score should be 0, that of a mean answer.
+    0.0 and says nothing either: `Scores.unscored` finds these rows. PPO learns from them as if their normalised score were 0,
+    which is a mean answer's, or a raw 0 where scores are not normalised; no statistic counts them.
     """
     if not sources:
         raise UsageError("nothing scores the answers", "give a reward model or a reward function")
@@ -234,8 +220,3 @@ def compose(sources: Mapping[str, RewardSource], weights: Mapping[str, float]) -
 
 def _weighted(scales: Sequence[float], values: Sequence[float | None]) -> float:
     return sum((scale * value for scale, value in zip(scales, values, strict=True) if value is not None), 0.0)
-
-
-def unscored(scores: Scores) -> list[bool]:
-    """For each row, whether no source had anything to say."""
-    return [all(value is None for value in row) for row in zip(*scores.parts.values(), strict=True)]

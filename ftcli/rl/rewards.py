@@ -9,7 +9,6 @@ of replacing the score.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -28,17 +27,19 @@ class Scores:
     total: list[float]
     parts: dict[str, list[float | None]]
 
+    @property
+    def unscored(self) -> list[bool]:
+        """For each exchange, whether no source had anything to say."""
+        return [all(part is None for part in row) for row in zip(*self.parts.values(), strict=True)]
+
+    @property
+    def known(self) -> list[float]:
+        """The totals of those exchanges of which some source had something to say."""
+        return [total for total, silent in zip(self.total, self.unscored, strict=True) if not silent]
+
 
 Score = Callable[[Sequence[Exchange]], Scores]
 """Who judges exchanges: a learned reward model, Python functions, or a weighted sum of them."""
-
-
-def joined(shares: Sequence[Scores]) -> Scores:
-    """The scores of several lots of exchanges as one, in their order."""
-    return Scores(
-        [value for share in shares for value in share.total],
-        {name: [value for share in shares for value in share.parts[name]] for name in shares[0].parts},
-    )
 
 
 @dataclass(frozen=True)
@@ -79,21 +80,3 @@ def token_rewards(kl: Tensor, mask: Tensor, scores: Tensor, kl_coef: float) -> T
     rewards = torch.where(valid, -kl_coef * kl, torch.zeros_like(kl))
     last = valid.sum(dim=1) - 1  # [B]
     return rewards.scatter_add(1, last[:, None], scores[:, None].to(rewards.dtype))
-
-
-@dataclass(frozen=True)
-class PairedChange:
-    """How a score moved between two runs over the same prompts: mean difference, its standard error and their
-    quotient."""
-
-    mean: float
-    standard_error: float
-    z: float | None
-
-
-def paired_change(before: Sequence[float], after: Sequence[float]) -> PairedChange:
-    """The change from ``before`` to ``after``, paired by position; ``z`` is None where the standard error is 0."""
-    difference = torch.tensor(after, dtype=torch.float64) - torch.tensor(before, dtype=torch.float64)
-    mean = float(difference.mean())
-    error = float(difference.std()) / math.sqrt(len(before)) if len(before) > 1 else 0.0
-    return PairedChange(mean, error, mean / error if error else None)

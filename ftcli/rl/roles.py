@@ -22,11 +22,13 @@ import torch
 from peft import PeftModel, get_peft_model_state_dict, set_peft_model_state_dict
 from torch import Tensor, nn
 
+from ftcli.core.errors import UsageError
 from ftcli.models.adapter_switch import AdapterSwitch
+from ftcli.models.dropout import disable_dropout
 from ftcli.models.generate import split_model
 from ftcli.models.heads import ScalarHead, load_head
 from ftcli.models.logprobs import token_logprobs, token_scores
-from ftcli.rl.reward_model import RewardModel, disable_dropout, hidden_states
+from ftcli.rl.reward_model import RewardModel, hidden_states
 from ftcli.rl.sequences import Batch
 
 ValueInit = Literal["reward", "zero", "head_only"]
@@ -197,7 +199,15 @@ def lora_roles(model: PeftModel, *, is_fresh: bool, value_init: ValueInit, rewar
     the reference is a frozen copy. ``reward`` is a reward model's folder. The critic is a copy of the reward model
     (``reward``), of the policy with a zero head (``zero``), or a zero head on the policy's own, detached hidden
     states (``head_only``). Dropout is off in all of them: with it neither log-prob of a token would be the policy's.
+
+    Raises `UsageError` where the policy's adapter has no LoRA matrices.
     """
+    if not AdapterSwitch(model).weights[POLICY]:
+        raise UsageError(
+            f"the policy's adapter ({type(model.peft_config[POLICY]).__name__.removesuffix('Config')}) has no LoRA matrices, which "
+            "are what PPO trains",
+            "merge it first: ftcli export --from MODEL --to merged",
+        )
     device = next(model.parameters()).device
     value_head = ScalarHead(model.config.get_text_config().hidden_size).to(device)
     reward_head = None

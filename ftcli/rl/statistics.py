@@ -51,7 +51,8 @@ def merged(meters: Sequence[TokenMeter]) -> TokenMeter:
 
 
 def describe(experience: Experience, kl_coef: float, widest_variance: float, *, kl_in_reward: bool) -> Metrics:
-    """Metrics of a rollout before it is learnt from.
+    """Metrics of a rollout before it is learnt from. Those of scores are over the responses that a source judged, and None where
+    none was judged.
 
     ``widest_variance`` is the largest variance of shaped scores so far: where returns vary by less than a thousandth of it
     (all scores alike), the explained variance means nothing and is None.
@@ -60,7 +61,9 @@ def describe(experience: Experience, kl_coef: float, widest_variance: float, *, 
     mask = measured.mask
     kl = k1(measured.logprobs, measured.ref_logprobs).sum(dim=1)  # [B]
     lengths = mask.sum(dim=1).double()  # [B]
-    scores = torch.tensor(experience.scores.total, dtype=torch.float64)  # [B]
+    is_judged = ~torch.tensor(experience.scores.unscored)  # [B]
+    scores = torch.tensor(experience.scores.known, dtype=torch.float64)  # [judged]
+    summary = _summary(experience.scores.known)
     returns_variance = float(experience.returns[mask].double().var(unbiased=False))
     has_spread = returns_variance > 1e-3 * widest_variance
     ended = sum(one.ended for one in exchanges)
@@ -70,10 +73,12 @@ def describe(experience: Experience, kl_coef: float, widest_variance: float, *, 
         "objective/kl_coef": kl_coef,
         "objective/entropy": float(-measured.logprobs.sum(dim=1).mean()),
         "objective/non_score_reward": float(-kl_coef * kl.mean()) if kl_in_reward else 0.0,
-        "objective/scores": float(scores.mean()),
-        "objective/scores_std": float(scores.std()) if len(scores) > 1 else 0.0,
+        "objective/scores": summary["mean"],
+        "objective/scores_std": summary["std"],
         "objective/rlhf_reward": float((experience.shaped - kl_coef * kl).mean()),
         **_by_source(experience.scores),
+        **{f"reward/{name}": value for name, value in summary.items() if name not in ("mean", "std")},
+        "reward/unscored": sum(experience.scores.unscored),
         "policy/entropy_avg": max(float(masked_mean(measured.entropy, mask)), 0.0),  # below it only by rounding
         "val/explained_variance": (
             explained_variance(measured.values, experience.returns, mask) if has_spread else None
@@ -85,20 +90,22 @@ def describe(experience: Experience, kl_coef: float, widest_variance: float, *, 
         "rollout/length_p95": float(lengths.quantile(0.95)),
         "rollout/eos_rate": ended / len(exchanges),
         "rollout/distinct2": distinct_bigrams(exchanges),
-        "rollout/score_length_corr": correlation(scores, lengths),
+        "rollout/score_length_corr": correlation(scores, lengths[is_judged]),
     }
 
 
 def _by_source(scores: Scores) -> Metrics:
-    """Mean and standard deviation of each source over the responses that it judged, and percentiles of the sum."""
+    """Mean and standard deviation of each source over the responses that it judged."""
     found: Metrics = {}
     for name, values in scores.parts.items():
-        judged = [value for value in values if value is not None]
-        summary = score_summary(judged) if judged else {"mean": None, "std": None}
+        summary = _summary([value for value in values if value is not None])
         found |= {f"reward/{name}/mean": summary["mean"], f"reward/{name}/std": summary["std"]}
-    percentiles = {f"reward/{name}": value for name, value in score_summary(scores.total).items() if name[0] == "p"}
-    unscored = sum(all(part is None for part in row) for row in zip(*scores.parts.values(), strict=True))
-    return found | percentiles | {"reward/unscored": unscored}
+    return found
+
+
+def _summary(scores: Sequence[float]) -> dict[str, float | None]:
+    """`score_summary`, with None for everything where there are no scores."""
+    return dict(score_summary(scores)) if scores else dict.fromkeys(score_summary([0.0]))
 
 
 def share_above(scores: Sequence[float | None], level: float) -> float | None:
@@ -114,8 +121,8 @@ def distinct_bigrams(exchanges: Sequence[Exchange]) -> float | None:
 
 
 def correlation(first: Tensor, second: Tensor) -> float | None:
-    """Pearson's correlation of two vectors; None where one of them is constant."""
-    if first.min() == first.max() or second.min() == second.max():
+    """Pearson's correlation of two vectors; None where one of them is constant, or both are empty."""
+    if not len(first) or first.min() == first.max() or second.min() == second.max():
         return None
     return float(torch.corrcoef(torch.stack([first.double(), second.double()]))[0, 1])
 

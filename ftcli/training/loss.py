@@ -7,20 +7,18 @@ whose next token is a label, so the model's own ``forward`` runs as always, with
 Triton; elsewhere its head scores every position.
 
 Where the head is frozen and does nothing but its matrix product (`has_plain_head`, LoRA and QLoRA), the loss and its gradient are
-computed together, some labels at a time: logits are never held, nor computed twice.
+computed together, some labels at a time (`ftcli.models.logprobs`): logits are never held, nor computed twice.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
-from torch.nn.functional import cross_entropy, linear, pad
+from torch.nn.functional import cross_entropy, pad
 
 from ftcli.models.generate import changes_logits
-from ftcli.models.logprobs import token_logprobs
+from ftcli.models.logprobs import is_plain, token_logprobs
 from ftcli.models.packing import pack, within
 
 IGNORED = -100
@@ -39,8 +37,7 @@ def nll_sum(
     """
     found, labels, where = _at_labels(model, head, batch, packed=packed, skips_head=plain_head)
     if plain_head:
-        hidden = found.to(head.weight.dtype)
-        return _ChunkedLoss.apply(hidden, head.weight, labels, _chunk(head.weight)), where.sum()
+        return -token_logprobs(found.to(head.weight.dtype), head, labels).sum(), where.sum()
     return cross_entropy(found.float(), labels, reduction="sum"), where.sum()
 
 
@@ -91,38 +88,4 @@ def _at_labels(
 
 def has_plain_head(model: Any) -> bool:
     """Whether ``model``'s logits are its hidden states times one frozen matrix, and nothing else."""
-    head = model.get_output_embeddings()
-    return type(head) is nn.Linear and head.bias is None and not head.weight.requires_grad and not changes_logits(model)
-
-
-def _chunk(weight: Tensor) -> int:
-    """How many labels at a time: on a CPU so many that their logits stay in its cache."""
-    chunk_bytes = 2**24 if weight.device.type == "cpu" else 2**29
-    return max(chunk_bytes // (4 * weight.shape[0]), 1)
-
-
-class _ChunkedLoss(torch.autograd.Function):
-    """Sum of the negative log-likelihoods of ``labels`` [N] under the logits ``hidden`` [N, H] x ``weight`` [V, H] transposed."""
-
-    @staticmethod
-    def forward(ctx: Any, hidden: Tensor, weight: Tensor, labels: Tensor, chunk: int) -> Tensor:
-        total = torch.zeros((), dtype=torch.float32, device=hidden.device)
-        grad = torch.empty_like(hidden) if ctx.needs_input_grad[0] else None
-        for first in range(0, len(hidden), chunk):
-            part = slice(first, first + chunk)
-            logits = linear(hidden[part], weight).float()  # [n, V]
-            places = torch.arange(len(logits), device=logits.device)
-            scale = logits.logsumexp(dim=1)  # [n]
-            total += (scale - logits[places, labels[part]]).sum()
-            if grad is not None:  # of the logits: probabilities, less 1 at the label
-                logits.sub_(scale[:, None]).exp_()
-                logits[places, labels[part]] -= 1
-                grad[part] = logits.to(weight.dtype) @ weight
-        ctx.save_for_backward(grad)
-        return total
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, outer: Tensor) -> tuple[Tensor | None, ...]:
-        (grad,) = ctx.saved_tensors
-        return grad * outer.to(grad.dtype), None, None, None
+    return is_plain(model.get_output_embeddings()) and not changes_logits(model)

@@ -28,6 +28,7 @@ from trl import DPOConfig, DPOTrainer
 
 from ftcli.core.errors import StageFailed
 from ftcli.core.events import Events
+from ftcli.models.dropout import disable_dropout
 from ftcli.models.generate import changes_logits
 from ftcli.models.packing import takes_packed_rows
 from ftcli.training.guarded import GuardedTrainer, trained_weights_kept
@@ -94,7 +95,7 @@ class PairTrainer(GuardedTrainer, DPOTrainer):
             )
         if TRL_REFERENCE in getattr(model, "peft_config", {}):
             model.delete_adapter(TRL_REFERENCE)
-        _drop_nothing_in_attention(model)
+        disable_dropout(model)  # TRL turns layers off; attention drops by a number of its own
         self._how = {"packed": takes_packed_rows(model), "linear_head": not changes_logits(model)}
         self.guard(tally, events, scratch)
 
@@ -168,10 +169,3 @@ class PairTrainer(GuardedTrainer, DPOTrainer):
                 f"{apart:.2g} nats a token apart: they are not the same model",
                 "try precision fp32; if that changes nothing, this model computes something else while it trains",
             )
-
-
-def _drop_nothing_in_attention(model: torch.nn.Module) -> None:
-    """TRL turns dropout layers off; attention drops by a number of its own."""
-    for module in model.modules():
-        if isinstance(getattr(module, "attention_dropout", None), float):
-            module.attention_dropout = 0.0

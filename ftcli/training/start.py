@@ -2,11 +2,12 @@
 
 ``auto`` is an adapter on the base as its record says: in 4 bits where the policy was trained on 4 bits. An adapter learned
 beside rounded weights does not fit the unrounded ones, nor the other way round, so ``lora`` and ``qlora`` are refused where
-they contradict the record.
+they contradict the record of an adapter that is kept.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -14,7 +15,14 @@ import torch
 
 from ftcli.core.errors import UsageError
 from ftcli.core.stage import Artifact
-from ftcli.models.load import fit_vocabulary, is_adapter, load_adapter, load_base, read_base_record
+from ftcli.models.load import (
+    fit_vocabulary,
+    is_adapter,
+    load_adapter,
+    load_base,
+    load_tokenizer_of,
+    read_base_record,
+)
 from ftcli.training.adapters import add_lora, trains_modules_whole, widen_trained_modules
 
 Method = Literal["auto", "lora", "qlora", "full"]
@@ -43,6 +51,16 @@ class Start:
         """
         return self.is_whole or trains_modules_whole(self.model)
 
+    def contradicted(self, given: Mapping[str, Any]) -> str:
+        """Those of the ``given`` settings lora_r and lora_alpha that an adapter which was there already has otherwise, listed
+        with its own values; empty where there are none."""
+        if self.is_whole or self.is_fresh:
+            return ""
+        adapter = self.model.peft_config["default"]
+        own = {name: getattr(adapter, of, None) for name, of in (("lora_r", "r"), ("lora_alpha", "lora_alpha"))}
+        wrong = [name for name in own if given.get(name, own[name]) != own[name]]
+        return ", ".join(f"{name} {given[name]} (it has {own[name] or 'none'})" for name in wrong)
+
 
 def load_start(
     source: Artifact,
@@ -69,7 +87,7 @@ def load_start(
     record = read_base_record(source.path)
     recorded = record.get("quantization")
     wanted = {"auto": recorded, "lora": None, "qlora": "nf4"}[method]
-    if is_adapter(source.path) and wanted != recorded:
+    if keeps_adapter and is_adapter(source.path) and wanted != recorded:
         raise UsageError(
             f"{source.ref} was trained on its base {'in 4 bits' if recorded else 'unrounded'}, which method {method} does not keep",
             "set method to auto",
@@ -81,4 +99,12 @@ def load_start(
         model = load_adapter(base, source, trainable=True)
         widen_trained_modules(model)
         return Start(model, False, wanted, double_quant)
+    if source.base is not None and not _has_all_tokens(base, source):
+        raise UsageError(f"{source.ref} brings tokens that the bare base has not", "set init_from to policy")
     return Start(add_lora(base, r=r, alpha=alpha), True, wanted, double_quant)
+
+
+def _has_all_tokens(base: Any, source: Artifact) -> bool:
+    """Whether ``base`` has a row of embeddings for every token of ``source``'s tokenizer."""
+    rows: int = base.get_input_embeddings().weight.shape[0]
+    return max(load_tokenizer_of(source).get_vocab().values()) < rows

@@ -133,6 +133,15 @@ def test_questions_come_from_json_or_jsonl_with_the_request_for_a_result(tmp_pat
     assert ASK.replace('"', '\\"') in (tmp_path / "test.jsonl").read_text()
 
 
+def test_questions_that_are_given_replace_those_of_an_earlier_call(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text('{"question": "1 + 1?", "answer": "#### 2"}\n')
+    (tmp_path / "b.jsonl").write_text('{"question": "2 + 2?", "answer": "#### 4"}\n')
+    write_questions(tmp_path, tmp_path / "a.jsonl", tmp_path / "a.jsonl")
+    write_questions(tmp_path, tmp_path / "b.jsonl", None)
+    assert '"2 + 2?\\n' in (tmp_path / "train.jsonl").read_text()
+    assert '"1 + 1?\\n' in (tmp_path / "test.jsonl").read_text(), "not given, and there"
+
+
 @pytest.mark.parametrize("module", ["benchmarks.ppo", "benchmarks.gsm8k_ppo"])
 def test_the_commands_say_what_they_do(module: str) -> None:
     command = [sys.executable, "-m", module, "--help"]

@@ -180,12 +180,20 @@ def test_a_data_folder_has_splits(tiny_model: Path, tiny_data: Path) -> None:
     assert "row row-24: " in called.out, "the first of the validation split"
 
 
-def test_an_output_of_a_run_can_be_named(tiny_model: Path, tmp_path: Path) -> None:
+def test_an_output_of_a_run_can_be_named(tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_jsonl(tmp_path / "raw.jsonl", [chat(f"What is {noun}?", f"a {noun}") for noun in ("cat", "mat", "list")])
     run = tmp_path / "run"
     done = ftcli("prep", "--run", run, "--source", tmp_path / "raw.jsonl", "--in-process")
     assert done.code == 0, done.err
     called = ftcli("inspect-mask", "--run", run, "--data", "prep.data", "--model", tiny_model)
+    assert called.code == 0, called.err
+    assert "⟦a " in called.out
+    monkeypatch.chdir(tmp_path)
+    write_jsonl(tmp_path / "prep.jsonl", [chat("cat", "raw")])
+    called = ftcli("inspect-mask", "--run", run, "--data", "prep.jsonl", "--model", tiny_model)
+    assert called.code == 0, called.err
+    assert "⟦raw" in called.out, "a file whose name begins like a stage's output is a file"
+    called = ftcli("inspect-mask", "--run", run, "--data", "prep", "--model", tiny_model)
     assert called.code == 0, called.err
     assert "⟦a " in called.out
     called = ftcli("inspect-mask", "--run", run, "--data", "prep.report", "--model", tiny_model)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import errno
+import re
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,9 @@ import pytest
 from ftcli.core.errors import BadData, Diverged, FtcliError
 from ftcli.launch.inline import run_inline
 from ftcli.launch.spec import Job, Result
-from ftcli.launch.worker import classify
+from ftcli.launch.worker import LESS_MEMORY, classify
+from ftcli.stages.dpo.config import DpoConfig
+from ftcli.stages.ppo.config import PpoConfig
 
 
 def job(folder: Path, target: str = "tests.pipeline.toy:MAKE", **settings: Any) -> Job:
@@ -77,3 +80,10 @@ def test_what_libraries_raise_is_recognised(error: BaseException, code: int) -> 
     assert isinstance(found, FtcliError)
     assert found.exit_code == code
     assert code in (1, 65, 72) or found.hint
+
+
+def test_what_is_advised_when_memory_ran_out_are_settings() -> None:
+    named = set(re.findall(r"[a-z]+(?:_[a-z]+)+", LESS_MEMORY))
+    assert named - set(PpoConfig.model_fields) == {"max_length"}
+    assert {"max_prompt_length", "response_length"} <= named, "ppo has lengths of its own"
+    assert {"micro_batch_size", "max_length", "gradient_checkpointing"} <= named & set(DpoConfig.model_fields)

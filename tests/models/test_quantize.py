@@ -8,7 +8,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from ftcli.models.load import load_base
-from ftcli.models.quantize import nf4_config
+from ftcli.models.quantize import count_weights, nf4_config
 from ftcli.training.adapters import add_lora
 
 CPU = torch.device("cpu")
@@ -69,3 +69,12 @@ def test_packed_weights_are_stored_in_the_format_of_the_others_as_fsdp_wants(
 ) -> None:
     model = load_base(tiny_model, dtype, torch.device("cpu"), "nf4")
     assert {weight.dtype for weight in model.parameters()} == {dtype}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_packed_weights_count_as_what_they_stand_for(dtype: torch.dtype, tiny_model: Path) -> None:
+    whole = AutoModelForCausalLM.from_pretrained(tiny_model)
+    expected = sum(weight.numel() for weight in whole.parameters())
+    packed = load_base(tiny_model, dtype, CPU, "nf4")
+    assert count_weights(packed.parameters()) == count_weights(whole.parameters()) == expected
+    assert sum(weight.numel() for weight in packed.parameters()) < expected

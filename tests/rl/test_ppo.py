@@ -2,8 +2,10 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
+from statistics import fmean, stdev
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from scipy.stats import pearsonr
@@ -11,6 +13,7 @@ from scipy.stats import pearsonr
 from ftcli.core.errors import Diverged
 from ftcli.models.heads import ScalarHead
 from ftcli.rl.ppo import PpoSettings, PpoTrainer
+from ftcli.rl.rewards import Scores
 from ftcli.rl.roles import FullRoles, Roles, lora_roles
 from ftcli.rl.rollout import Sampling
 from ftcli.rl.sequences import Exchange, Prompt
@@ -147,6 +150,18 @@ def test_a_large_step_stops_the_rest_of_the_rollout() -> None:
     assert all(weight.grad is None for weight in found.roles.policy_parameters())
 
 
+def test_the_speed_of_training_counts_the_tokens_that_were_learnt_from() -> None:
+    found = trainer(learning_rate=0.05, early_stop_approxkl=0.01, num_ppo_epochs=4)
+    order = [chosen for epoch in range(4) for chosen in found.minibatches(epoch)]
+    metrics = found.step()
+    assert found.last is not None
+    lengths = [len(one.response) for one in found.last.exchanges]
+    looked_at = order[: int(metrics["policy/updates"] or 0) + 1]  # the last was only looked at
+    assert len(looked_at) < len(order)
+    tokens = float(metrics["perf/train_tok_s"] or 0) * float(metrics["perf/time_train"] or 0)
+    assert tokens == pytest.approx(sum(lengths[index] for chosen in looked_at for index in chosen))
+
+
 def test_adaptive_kl_is_part_of_the_state() -> None:
     found = trainer(kl_target=3.0, kl_horizon=100)
     found.step()
@@ -206,6 +221,38 @@ def test_weights_that_blow_up_stop_the_run() -> None:
         roles.value_head.bias.fill_(float("inf"))
     with pytest.raises(Diverged, match="rollout 1: loss"):
         trainer(roles).step()
+
+
+def test_a_response_that_no_source_scored_is_in_no_statistic_of_scores() -> None:
+    def every_other(exchanges: Sequence[Exchange]) -> Scores:
+        said = [place + float(len(one.response)) if place % 2 else None for place, one in enumerate(exchanges)]
+        return Scores([value or 0.0 for value in said], {"rule": said})
+
+    found = trainer(rollout_batch_size=32, micro_batch_size=16, total_rollouts=1)
+    found.score = every_other
+    metrics = found.step()
+    assert found.last is not None
+    lengths = [len(one.response) for one in found.last.exchanges][1::2]
+    scores = [place + float(length) for place, length in zip(range(1, 32, 2), lengths, strict=True)]
+    assert metrics["objective/scores"] == pytest.approx(fmean(scores))
+    assert metrics["objective/scores_std"] == pytest.approx(stdev(scores))
+    assert metrics["rollout/score_length_corr"] == pytest.approx(pearsonr(scores, lengths).statistic)
+    for percent in (1, 50, 99):
+        assert metrics[f"reward/p{percent:02d}"] == pytest.approx(np.percentile(scores, percent))
+    assert metrics["reward/unscored"] == 16
+
+
+def test_where_nothing_is_scored_there_are_no_statistics_of_scores() -> None:
+    def silent(exchanges: Sequence[Exchange]) -> Scores:
+        return Scores([0.0] * len(exchanges), {"rule": [None] * len(exchanges)})
+
+    found = trainer(kl_coef=0.0, missing_eos_penalty=0.0)
+    found.score = silent
+    metrics = found.step()
+    names = ("objective/scores", "objective/scores_std", "rollout/score_length_corr", "reward/p50", "reward/rule/mean")
+    assert [metrics[name] for name in names] == [None] * 5
+    assert metrics["reward/unscored"] == 8
+    assert metrics["objective/rlhf_reward"] == 0.0
 
 
 def test_distinct_bigrams_by_hand() -> None:

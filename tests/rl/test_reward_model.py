@@ -11,7 +11,7 @@ from ftcli.core.errors import UsageError
 from ftcli.core.stage import Kind
 from ftcli.models.heads import random_head
 from ftcli.models.packing import enable_packing
-from ftcli.rl.reward_model import RewardModel, disable_dropout, load_reward_model, read_stats
+from ftcli.rl.reward_model import RewardModel, load_reward_model, read_stats
 from ftcli.rl.sequences import Exchange, collate
 from tests.conftest import artifact
 from tests.rl.conftest import EOS, PAD, random_exchanges, tiny_adapter
@@ -47,15 +47,6 @@ def test_more_padding_changes_no_score() -> None:
     batch = collate(random_exchanges(6), EOS)
     wider = replace(batch, ids=pad(batch.ids, (0, 7), value=EOS))
     torch.testing.assert_close(model().score(batch), model().score(wider))
-
-
-def test_dropout_is_turned_off_and_reported() -> None:
-    adapter = tiny_adapter(dropout=0.3)
-    assert disable_dropout(adapter)
-    assert not disable_dropout(adapter)
-    ids = torch.arange(2, 9)[None]
-    adapter.train()
-    assert torch.equal(adapter(input_ids=ids).logits, adapter(input_ids=ids).logits)
 
 
 def test_a_folder_without_head_or_statistics_is_no_reward_model(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from ftcli.core.errors import StageFailed, UsageError
 from ftcli.core.stage import Kind
 from ftcli.data.reward_columns import reward_columns
-from ftcli.rl.reward_sources import FunctionReward, RewardSource, compose, load_function_reward, unscored
+from ftcli.rl.reward_sources import FunctionReward, RewardSource, compose, load_function_reward
 from ftcli.rl.sequences import Exchange
 from tests.conftest import artifact
 
@@ -234,7 +234,7 @@ def test_an_exception_is_said_with_its_line_and_row_and_logged_without_our_frame
     assert caught.value.hint == "the log has its traceback"
     logged = capfd.readouterr().err
     assert f'File "{tmp_path}/rewards.py", line 5, in f' in logged
-    assert "reward_worker" not in logged
+    assert "function_worker" not in logged
 
 
 def test_an_exception_that_no_single_row_brings_about_is_said_without_one(function: Make, tmp_path: Path) -> None:
@@ -306,8 +306,8 @@ def test_a_process_that_died_is_noticed_though_a_child_of_it_holds_the_pipe(func
 def test_the_process_ends_with_its_parent(tmp_path: Path) -> None:
     (tmp_path / "rewards.py").write_text("import os\ndef f(completions): return [os.getpid()]\n")
     program = (
-        "import os, sys\nfrom pathlib import Path\nfrom ftcli.rl.reward_process import RewardProcess\n"
-        f"process = RewardProcess(Path({str(tmp_path / 'rewards.py')!r}), 'f')\n"
+        "import os, sys\nfrom pathlib import Path\nfrom ftcli.core.function_process import FunctionProcess\n"
+        f"process = FunctionProcess(Path({str(tmp_path / 'rewards.py')!r}), 'f')\n"
         "process.reply(60)\n"
         "print(int(process.ask({'rows': 1, 'arguments': {'completions': []}}, 60)['scores'][0]), flush=True)\n"
         "os.kill(os.getpid(), 9)\n"
@@ -374,7 +374,7 @@ def test_the_order_of_a_set_is_the_same_in_every_process(function: Make, monkeyp
             "rewards.py: f takes completions by position only; arguments are passed by name",
             "",
         ),
-        ("f = dict\n", "rewards.py: f does not tell its arguments, so it cannot be a reward function", ""),
+        ("f = dict\n", "rewards.py: f does not tell its arguments, so it cannot be called by their names", ""),
         (
             "\ndef f(completions, anwser): ...\n",
             "rewards.py:2: f needs a column anwser, the rows have answer, id, level, reference",
@@ -474,7 +474,7 @@ def test_scores_are_weighted_sums_and_none_counts_nothing() -> None:
     scores = score(EXCHANGES)
     assert scores.total == [1.25, -1.0, 0.0]
     assert scores.parts == {"right": [1.0, None, None], "short": [0.5, -2.0, None]}
-    assert unscored(scores) == [False, False, True]
+    assert scores.unscored == [False, False, True]
 
 
 def test_a_source_with_weight_0_is_reported_and_does_not_count() -> None:
@@ -499,7 +499,7 @@ def test_a_total_is_the_plain_weighted_sum_of_its_parts(
     columns = {name: [line[index] for line in table] for index, name in enumerate(names)}
     scores = compose({name: says(*column) for name, column in columns.items()}, given)(EXCHANGES)
     assert scores.parts == columns
-    for line, total, nothing in zip(table, scores.total, unscored(scores), strict=True):
+    for line, total, nothing in zip(table, scores.total, scores.unscored, strict=True):
         terms = []
         for name, value in zip(names, line, strict=True):
             weight = given.get(name, 1.0)

@@ -5,10 +5,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from scipy import stats
 
 from ftcli.rl.kl import k1, k3
-from ftcli.rl.rewards import ScoreScale, paired_change, score_summary, shape_scores, token_rewards
+from ftcli.rl.rewards import ScoreScale, score_summary, shape_scores, token_rewards
 
 
 @pytest.mark.parametrize(("name", "estimator"), [("rewards_k1", k1), ("rewards_k3", k3)])
@@ -55,15 +54,3 @@ def test_score_summary_agrees_with_numpy() -> None:
 
 def test_summary_of_one_score_has_no_spread() -> None:
     assert score_summary([2.5])["std"] == 0.0
-
-
-def test_paired_change_agrees_with_scipy() -> None:
-    random = np.random.default_rng(1)
-    before, after = random.normal(size=20).tolist(), random.normal(0.4, size=20).tolist()
-    found = paired_change(before, after)
-    assert found.z == pytest.approx(stats.ttest_rel(after, before).statistic)
-    assert found.standard_error == pytest.approx(stats.sem(np.subtract(after, before)))
-
-
-def test_an_unchanged_policy_has_no_z() -> None:
-    assert paired_change([1.0, 2.0], [1.0, 2.0]).z is None

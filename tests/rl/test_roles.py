@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 import torch
-from peft import PeftModel
+from peft import IA3Config, PeftModel, get_peft_model
 from torch.nn.functional import pad
 
+from ftcli.core.errors import UsageError
 from ftcli.models.heads import random_head, save_head
 from ftcli.models.load import save_adapter
 from ftcli.rl.roles import FullRoles, LoraRoles, ValueInit, lora_roles
@@ -41,6 +42,15 @@ def test_the_reference_is_the_starting_policy_bit_for_bit(reward_folder: Path, t
     policy = found.policy(batch(), 1.0).logprobs
     assert torch.equal(policy, found.reference(batch(), 1.0))
     assert torch.equal(policy, found.measure_policy(batch(), 1.0).logprobs)
+
+
+def test_an_adapter_without_lora_matrices_is_refused() -> None:
+    settings = IA3Config(
+        task_type="CAUSAL_LM", target_modules=["k_proj", "down_proj"], feedforward_modules=["down_proj"]
+    )
+    with pytest.raises(UsageError, match=r"adapter \(IA3\) has no LoRA matrices") as caught:
+        lora_roles(get_peft_model(tiny_llama(), settings), is_fresh=False, value_init="zero")
+    assert "ftcli export --from MODEL --to merged" in caught.value.hint
 
 
 def test_the_reference_of_a_continued_adapter_is_not_the_bare_base(reward_folder: Path) -> None:

@@ -143,7 +143,7 @@ def test_a_frozen_plain_head_gives_the_same_loss_and_gradients(
     expected = gradients(model)
     if packed:
         assert enable_packing(model)
-    monkeypatch.setattr("ftcli.training.loss._chunk", lambda weight: chunk_bytes // (4 * weight.shape[0]))
+    monkeypatch.setattr("ftcli.models.logprobs._chunk", lambda head: chunk_bytes // (4 * head.weight.shape[0]))
     nll, labels = nll_sum(model, model.get_output_embeddings(), batch, packed=packed, plain_head=True)
     (3 * nll / labels).backward()
     assert int(labels) == 8
@@ -155,6 +155,14 @@ def test_a_frozen_plain_head_gives_the_same_loss_and_gradients(
     with torch.no_grad():
         again, _ = nll_sum(model, model.get_output_embeddings(), batch, packed=packed, plain_head=True)
     torch.testing.assert_close(again, nll)
+
+
+def test_without_labels_the_loss_of_a_frozen_plain_head_is_0(model: torch.nn.Module, batch: Batch) -> None:
+    unlabelled = {**batch, "labels": torch.full_like(batch["labels"], IGNORED)}
+    nll, labels = nll_sum(frozen(model), model.get_output_embeddings(), unlabelled, plain_head=True)
+    nll.backward()
+    assert (float(nll), int(labels)) == (0.0, 0)
+    assert all(not gradient.any() for gradient in gradients(model).values())
 
 
 def test_a_head_that_is_trained_or_followed_by_more_is_not_plain(model: torch.nn.Module) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -171,6 +173,17 @@ def test_no_second_adapter_is_kept_and_what_is_trained_stays_float32(tiny_model:
     trained = [(name, weight) for name, weight in trainer.model.named_parameters() if weight.requires_grad]
     assert trained
     assert all(weight.dtype is torch.float32 and ".default." in name for name, weight in trained)
+
+
+def test_nothing_is_dropped_in_training_mode_attention_included(tiny_model: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(tiny_model, folder)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"attention_dropout": 0.5}))
+    trainer = make(folder, tmp_path)
+    trainer.model.train()
+    first, second = (trainer.model(input_ids=torch.arange(3, 30)[None]).logits for _ in range(2))
+    assert torch.equal(first, second)
 
 
 @pytest.mark.parametrize("loss_type", ["sigmoid", "ipo", "hinge"])

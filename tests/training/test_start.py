@@ -2,10 +2,12 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+from peft import IA3Config
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from ftcli.core.errors import UsageError
@@ -77,9 +79,26 @@ def test_auto_goes_by_the_record_of_the_adapter(base: Artifact, tmp_path: Path) 
         assert caught.value.hint == "set method to auto"
 
 
+def test_an_adapter_that_was_there_contradicts_another_shape(base: Artifact, tmp_path: Path) -> None:
+    start = load(adapter(tmp_path / "plain", base), "auto")
+    assert start.contradicted({}) == start.contradicted({"lora_r": 3, "lora_alpha": 6, "seed": 1}) == ""
+    assert start.contradicted({"lora_r": 8, "lora_alpha": 9}) == "lora_r 8 (it has 3), lora_alpha 9 (it has 6)"
+    assert load(base, "auto").contradicted({"lora_r": 8}) == "", "a new one was made as asked"
+    other = Start(SimpleNamespace(peft_config={"default": IA3Config()}), is_fresh=False)
+    assert (other.contradicted({}), other.contradicted({"lora_r": 8})) == ("", "lora_r 8 (it has none)")
+
+
 def test_a_new_adapter_takes_the_place_of_one_that_is_not_kept(base: Artifact, tmp_path: Path) -> None:
     start = load(adapter(tmp_path / "plain", base), "auto", keeps_adapter=False)
     assert (start.is_fresh, rank(start)) == (True, 2)
+
+
+@pytest.mark.parametrize(("recorded", "method", "quantization"), [("nf4", "lora", None), (None, "qlora", "nf4")])
+def test_the_record_of_an_adapter_that_is_not_kept_binds_nobody(
+    base: Artifact, tmp_path: Path, recorded: str | None, method: str, quantization: str | None
+) -> None:
+    start = load(adapter(tmp_path / "adapter", base, recorded), method, keeps_adapter=False)
+    assert (start.is_fresh, start.quantization, rank(start)) == (True, quantization, 2)
 
 
 def test_full_refuses_an_adapter_and_says_how_to_merge(base: Artifact, tmp_path: Path) -> None:
@@ -106,3 +125,11 @@ def test_an_adapter_that_added_tokens_finds_room_for_them(base: Artifact, tmp_pa
     assert json.loads((folder / "base_model.json").read_text())["digest"] == base.digest
     start = load(artifact(Kind.MODEL, folder, base=base), "auto")
     assert start.model.get_input_embeddings().weight.shape[0] == rows
+    tokenizer = AutoTokenizer.from_pretrained(base.path)
+    while len(tokenizer) < rows:
+        tokenizer.add_tokens([f"<added {len(tokenizer)}>"])
+    tokenizer.save_pretrained(folder)
+    longer = artifact(Kind.MODEL, folder, base=base)
+    with pytest.raises(UsageError, match="brings tokens that the bare base has not") as caught:
+        load(longer, "auto", keeps_adapter=False)
+    assert caught.value.hint == "set init_from to policy"

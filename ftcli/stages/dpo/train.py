@@ -24,6 +24,7 @@ from ftcli.core.errors import Stopped, UsageError
 from ftcli.core.stage import Context
 from ftcli.data.chat import stop_token_ids
 from ftcli.models.load import load_tokenizer_of, pick_device, pick_dtype, save_adapter, write_base_record
+from ftcli.models.quantize import count_weights
 from ftcli.stages.dpo.config import DpoConfig
 from ftcli.stages.dpo.judge import HeldOut, judge
 from ftcli.stages.dpo.pairs import Pairs, encode_split, read_rows
@@ -124,15 +125,9 @@ def _load(ctx: Context[DpoConfig], dtype: torch.dtype, device: torch.device) -> 
     start = load_start(source, config.method, dtype, device, r=config.lora_r, alpha=config.lora_alpha)
     if start.is_whole or start.is_fresh:
         return start
-    adapter, given = start.model.peft_config["default"], non_default(config)
-    wrong = [
-        f"{name} {given[name]} (it has {own})"
-        for name, own in (("lora_r", adapter.r), ("lora_alpha", adapter.lora_alpha))
-        if given.get(name, own) != own
-    ]
-    if wrong:
+    if wrong := start.contradicted(non_default(config)):
         raise UsageError(
-            f"{source.ref} is an adapter already, which cannot take {', '.join(wrong)}",
+            f"{source.ref} is an adapter already, which cannot take {wrong}",
             "drop these settings to train it further, or merge it first: ftcli export --from MODEL --to merged",
         )
     if isinstance(start.model.get_output_embeddings(), BaseTunerLayer):
@@ -224,12 +219,9 @@ def _report_choices(
 
 
 def _sizes(model: Any) -> tuple[int, int]:
-    """All weights, and those that are trained; a 4-bit one stores two in a byte."""
-    sizes = [
-        (weight.numel() * (2 * weight.element_size() if hasattr(weight, "quant_state") else 1), weight.requires_grad)
-        for weight in model.parameters()
-    ]
-    return sum(size for size, _ in sizes), sum(size for size, trains in sizes if trains)
+    """All weights, and those that are trained."""
+    every = list(model.parameters())
+    return count_weights(every), count_weights(weight for weight in every if weight.requires_grad)
 
 
 def _reference(

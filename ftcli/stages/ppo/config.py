@@ -7,7 +7,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from ftcli.core.config import ExecOnly, StageConfig
+from ftcli.core.config import ExecOnly, StageConfig, non_default
 from ftcli.rl.guards import GuardName
 
 _CUTS = (
@@ -121,7 +121,8 @@ class PpoConfig(StageConfig):
     """Taken off the normalised score of a response that did not end by itself."""
     value_init: Literal["auto", "reward", "zero", "head_only"] = "auto"
     """The critic: a copy of the reward model; a copy of the policy with a zero head; or a zero head on the policy's own
-    hidden states, which costs no second pass through the model. auto is reward where a reward model is all there is, else zero."""
+    hidden states, which costs no second pass through the model. auto is reward where a reward model on the policy's base, or any
+    with method full, is all that is rewarded; else zero."""
     early_stop_approxkl: float | None = Field(0.1, gt=0)
     """Leave out what remains of a rollout once a minibatch's KL to the old policy exceeds this; null disables."""
     rollout_engine: Literal["hf", "vllm"] = "hf"
@@ -179,17 +180,26 @@ class PpoConfig(StageConfig):
             )
         if self.rollout_is_cap is not None and self.rollout_engine == "hf":
             raise ValueError("rollout_is_cap is for rollout_engine vllm; this process samples what it computes")
+        if self.kl_target is not None and not self.kl_coef:
+            raise ValueError("kl_target adapts kl_coef by factors, so kl_coef must be above 0")
+        if self.method == "full" and "lora_r" in non_default(self):
+            raise ValueError("lora_r: method full trains all weights and makes no adapter")
         return self
 
 
 def leaner(config: PpoConfig, facts: Mapping[str, Any]) -> tuple[PpoConfig, str] | None:
     """After memory ran out: half the rows trained on at once, then half of those sampled, then gradient checkpointing; None if
-    all were tried."""
+    all were tried.
+
+    ``facts`` tell what was in use; without them memory ran out before training, which none of this helps.
+    """
+    if "gradient_checkpointing" not in facts:
+        return None
     if config.micro_batch_size > 1:
         return _with(config, micro_batch_size=config.micro_batch_size // 2)
     if config.rollout_micro_batch_size > 1:
         return _with(config, rollout_micro_batch_size=config.rollout_micro_batch_size // 2)
-    if not facts.get("gradient_checkpointing"):
+    if not facts["gradient_checkpointing"]:
         return _with(config, gradient_checkpointing=True)
     return None
 

@@ -7,7 +7,7 @@ learnt to please the reward and nothing else (over-optimisation, Gao et al. 2023
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from statistics import fmean, stdev
 from typing import TYPE_CHECKING, Any
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from ftcli.core.errors import StageFailed
 from ftcli.metrics.statistics import difference, mean_of
 from ftcli.rl.ranks import Ranks
+from ftcli.rl.reward_sources import RewardSource
 from ftcli.rl.rewards import Score
 from ftcli.rl.roles import Roles
 from ftcli.rl.rollout import Sampling, sample_exchanges, score_exchanges, sequence_kl
@@ -27,9 +28,6 @@ if TYPE_CHECKING:
 
 CHECKED = 8
 """Answers on which the reference is compared with the starting policy."""
-
-Source = Callable[[Sequence[Exchange]], Sequence[float | None]]
-"""A reward of each exchange, None where it has nothing to say."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +42,11 @@ class Answer:
     parts: dict[str, float | None] = field(default_factory=dict)
     evals: dict[str, float | None] = field(default_factory=dict)
 
+    @property
+    def judged(self) -> float | None:
+        """``score``, or None where no source had anything to say, so that it stands for nothing."""
+        return self.score if any(part is not None for part in self.parts.values()) else None
+
 
 @dataclass(frozen=True)
 class Exam:
@@ -52,8 +55,14 @@ class Exam:
     answers: list[Answer]
 
     @property
-    def scores(self) -> list[float]:
-        return [answer.score for answer in self.answers]
+    def judged(self) -> list[float | None]:
+        """`Answer.judged` of each answer."""
+        return [answer.judged for answer in self.answers]
+
+    @property
+    def known(self) -> list[float]:
+        """The scores of those answers that have one."""
+        return _known(self.judged)
 
     def to_json(self) -> list[dict[str, Any]]:
         return [asdict(answer) for answer in self.answers]
@@ -66,7 +75,7 @@ class Exam:
         """Means over the answers, under their names in metrics.jsonl; None where a source skipped all of them."""
         evals = {name: _known([one.evals[name] for one in self.answers]) for name in self.answers[0].evals}
         return {
-            "eval/score": fmean(self.scores),
+            "eval/score": fmean(self.known) if self.known else None,
             "eval/kl": fmean(one.kl for one in self.answers),
             "eval/length": fmean(len(one.response) for one in self.answers),
             "eval/eos_rate": fmean(one.ended for one in self.answers),
@@ -87,16 +96,16 @@ class Examiner:
     micro_batch_size: int
     device: torch.device
     ranks: Ranks
-    evals: Mapping[str, Source] = field(default_factory=dict)
+    evals: Mapping[str, RewardSource] = field(default_factory=dict)
 
-    def sampled(self, rollout: int, count: int | None = None) -> Exam:
-        """One answer to each prompt, or to the first ``count``, sampled by the policy as it is after ``rollout`` rollouts; equal
-        policies give equal answers.
+    def sampled(self, rollout: int) -> Exam:
+        """One answer to each prompt, sampled by the policy as it is after ``rollout`` rollouts; equal policies give equal
+        answers.
 
         After 0 rollouts the policy still is its own reference, so every KL is 0. That is checked on the first answers, and
         `StageFailed` raised where it does not hold.
         """
-        return self._ask(rollout, self.prompts[:count], self.sampling)
+        return self._ask(rollout, self.prompts, self.sampling)
 
     def greedy(self, rollout: int, count: int) -> Exam:
         """The most likely answers to the first ``count`` prompts; their KL is measured at the temperature of sampling."""
@@ -153,7 +162,7 @@ def compare(before: Exam, after: Exam) -> dict[str, float | int | None]:
     others = ("eval/length", "eval/eos_rate")
     found: dict[str, float | int | None] = {
         "eval/prompts": len(before.answers),
-        **_change("eval/score", before.scores, after.scores),
+        **_change("eval/score", before.judged, after.judged),
         **{f"{name}_before": first[name] for name in others},
         **{f"{name}_after": second[name] for name in others},
         "eval/kl": second["eval/kl"],
@@ -165,7 +174,7 @@ def compare(before: Exam, after: Exam) -> dict[str, float | int | None]:
     for name in before.answers[0].evals:
         own, later = ([one.evals[name] for one in exam.answers] for exam in (before, after))
         found |= _change(f"eval_reward/{name}", own, later)
-        found[f"eval_reward/{name}_gap"] = _gap((before.scores, after.scores), (own, later))
+        found[f"eval_reward/{name}_gap"] = _gap((before.judged, after.judged), (own, later))
     return found
 
 

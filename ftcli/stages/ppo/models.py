@@ -4,22 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from peft.utils import ModulesToSaveWrapper
 from transformers import PreTrainedTokenizerBase
 
+from ftcli.core.config import non_default
 from ftcli.core.errors import UsageError
 from ftcli.core.stage import Artifact, Context
+from ftcli.models.dropout import disable_dropout
 from ftcli.models.load import is_adapter, load_tokenizer_of, pick_device, pick_dtype, read_base_record
-from ftcli.rl.reward_model import RewardModel, disable_dropout, load_reward_model
-from ftcli.rl.roles import FullRoles, LoraRoles, full_roles, lora_roles, recompute_activations
+from ftcli.rl.reward_model import RewardModel, load_reward_model
+from ftcli.rl.roles import FullRoles, LoraRoles, ValueInit, full_roles, lora_roles, recompute_activations
 from ftcli.stages.ppo.config import PpoConfig
 from ftcli.training.hardware import choose_checkpointing, this_machine
 from ftcli.training.start import Start, load_start
-
-ValueInit = Literal["reward", "zero", "head_only"]
 
 
 @dataclass(frozen=True)
@@ -48,13 +48,21 @@ def load_models(ctx: Context[PpoConfig], tokenizer: PreTrainedTokenizerBase) -> 
     if reward is not None:
         _check_tokenizer(reward, tokenizer)
     start = load_start(policy, config.method, dtype, device, r=config.lora_r, alpha=2 * config.lora_r)
+    if wrong := start.contradicted(non_default(config)):
+        raise UsageError(
+            f"{policy.ref} is an adapter already, which cannot take {wrong}",
+            f"drop lora_r to train the adapter further, or merge it first: ftcli export --from {policy.ref} --to merged",
+        )
     for module in start.model.modules():
         if isinstance(module, ModulesToSaveWrapper):  # PPO trains the adapter's matrices; what was trained whole stays
             module.modules_to_save.to(dtype)
     if disable_dropout(start.model):
         ctx.events.note("dropout of the policy is off: with it, log-probs would not be the policy's")
     autocast = dtype if start.is_whole and dtype is torch.bfloat16 else None
-    if reward is not None and _shares_base(start, policy, reward):
+    shares = reward is not None and _shares_base(start, policy, reward)
+    if config.value_init == "auto" and value_init == "reward" and not (shares or start.is_whole):
+        value_init = "zero"
+    if reward is not None and shares:
         shared = lora_roles(start.model, is_fresh=start.is_fresh, value_init=value_init, reward=reward.path)
         _recompute(ctx, shared.model, shared)
         return Models(shared, start, lambda: shared.reward_model(pad_id), value_init)

@@ -171,11 +171,11 @@ def _shares(
     low, width = first[name]["low"], first[name]["width"]
     shown = [first] if first is last else [first, last]
     rows = [record[name]["counts"] for record in shown]
-    used = [place for place in range(len(rows[0])) if any(row[place] for row in rows)]
+    used = [place for place in range(len(rows[0])) if any(row[place] for row in rows)] or [1]  # none was given a score
     start, end = max(used[0] - 1, 0), min(used[-1] + 1, len(rows[0]) - 1)
     edges = [low + (place - 1) * width for place in range(start, end + 2)]
     shares = {
-        f"rollout {record['rollout']}": [count / sum(row) for count in row[start : end + 1]]
+        f"rollout {record['rollout']}": [count / max(sum(row), 1) for count in row[start : end + 1]]
         for record, row in zip(shown, rows, strict=True)
     }
     return edges, shares, sum(row[0] + row[-1] for row in rows)

@@ -24,7 +24,8 @@ LEARNED = "reward"
 
 
 def check_rewards(ctx: Context[PpoConfig]) -> None:
-    """Refuse a reward model that is not clearly better than judging by length, unless told otherwise."""
+    """Refuse names and weights that do not fit, and a reward model that is not clearly better than judging by length, unless told
+    otherwise."""
     reward = ctx.maybe("reward")
     labels = [item.label for name in ("reward_func", "eval_func") for item in ctx.many(name)]
     taken = [label for label in labels if label == LEARNED or labels.count(label) > 1]
@@ -34,6 +35,11 @@ def check_rewards(ctx: Context[PpoConfig]) -> None:
         )
     if reward is None:
         return
+    if ctx.config.reward_weights and not ctx.many("reward_func"):
+        raise UsageError(
+            "reward_weights: the reward model is all that is rewarded, so it has nothing to be weighed against",
+            "drop reward_weights",
+        )
     why = reward_gate(read_stats(reward.path))
     if why and ctx.config.reward_gate == "enforce":
         raise GateFailed(
@@ -84,8 +90,8 @@ def reference_p99(ctx: Context[PpoConfig]) -> tuple[str, float] | None:
 
 
 def score_scale(ctx: Context[PpoConfig], sources: Mapping[str, Any], before: Exam) -> ScoreScale:
-    """The fixed shift and scale of scores. Raises `UsageError` where all scores are alike: then there is nothing to
-    learn."""
+    """The fixed shift and scale of scores. Raises `UsageError` where all scores are alike, or there are none: then there is
+    nothing to learn."""
     kind, learned_alone = ctx.config.reward_normalization, list(sources) == [LEARNED]
     if kind == "auto":
         kind = "policy" if learned_alone else "none"
@@ -96,7 +102,12 @@ def score_scale(ctx: Context[PpoConfig], sources: Mapping[str, Any], before: Exa
             "reward_normalization reference: the statistics are the reward model's, and functions are rewarded too",
             "set it to policy or none",
         )
-    found = read_stats(ctx.one("reward").path)["chosen"] if kind == "reference" else score_summary(before.scores)
+    if kind == "policy" and not before.known:
+        raise UsageError(
+            f"none of the {len(before.answers)} held-out answers was given a score, so there is nothing to scale by",
+            "set reward_normalization to none, or give rewards that score these rows",
+        )
+    found = read_stats(ctx.one("reward").path)["chosen"] if kind == "reference" else score_summary(before.known)
     if not found["std"] > 0:
         raise UsageError(
             f"every answer has the score {found['mean']:g}, so there is nothing to scale by",

@@ -11,7 +11,7 @@ import json
 import os
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -25,11 +25,12 @@ from ftcli.data.chat import render_prompt, stop_token_ids
 from ftcli.data.rows import RowType, prompt_of, read_split
 from ftcli.models.heads import rescale_head
 from ftcli.models.load import load_tokenizer_of, pick_device, save_adapter, write_base_record
+from ftcli.models.quantize import count_weights
 from ftcli.rl.checkpoint import load_checkpoint, save_checkpoint
 from ftcli.rl.engines import HfEngine, RolloutEngine, VllmServerEngine
 from ftcli.rl.guards import Guards, GuardSettings
 from ftcli.rl.ppo import PpoSettings, PpoTrainer
-from ftcli.rl.ranks import Ranks, ranks_from_environment
+from ftcli.rl.ranks import Ranks, ranks_from_environment, single
 from ftcli.rl.reward_sources import RewardSource, compose
 from ftcli.rl.rollout import Sampling
 from ftcli.rl.sequences import Prompt
@@ -39,6 +40,7 @@ from ftcli.stages.ppo.held_out import Exam, Examiner, compare
 from ftcli.stages.ppo.models import Models, load_models
 from ftcli.stages.ppo.report import save_figures, write_report
 from ftcli.stages.ppo.rewards import check_rewards, functions, reference_p99, score_scale, with_learned
+from ftcli.stages.ppo.summary import number, signed
 from ftcli.stages.ppo.watch import Watch
 from ftcli.training.checkpoints import require_space
 
@@ -77,7 +79,7 @@ def train(ctx: Context[PpoConfig]) -> None:
     with (
         functions(ctx, "reward_func", tokenizer, rows) as rewarded,
         functions(ctx, "eval_func", tokenizer, rows) as evals,
-        ranks_from_environment(pick_device()) as ranks,
+        ranks_from_environment(pick_device()) if ctx.world_size > 1 else nullcontext(single()) as ranks,
         _sampler(ctx, ranks) as engine,
     ):
         _train(ctx, ranks, engine, tokenizer, prompts, held_out, rewarded, evals)
@@ -96,6 +98,7 @@ def _train(
     config = ctx.config
     torch.manual_seed(config.seed)  # a fresh adapter is random
     models = load_models(ctx, tokenizer)
+    settings = _settings(config, models, len(prompts))
     roles = models.roles
     ranks.broadcast([*roles.policy_parameters(), *roles.value_parameters(), *roles.head_parameters()])
     sources = with_learned(rewarded, models.reward, config.rollout_micro_batch_size)
@@ -111,12 +114,11 @@ def _train(
     scale = score_scale(ctx, sources, before)
     if models.value_init == "reward":
         rescale_head(roles.value_head, scale.mean, scale.std)
-    settings = _settings(config, models, len(prompts))
     trainer = PpoTrainer(roles, score, prompts, settings, sampling, scale, engine, ranks, reference_p99(ctx))
     folder = ctx.scratch / "watch"
     folder.mkdir(exist_ok=True)
     shown = [dict(one.row) for one in held_out[: config.num_sample_dumps]]
-    watch = Watch(folder, shown, tokenizer, before.scores, config.response_length)
+    watch = Watch(folder, shown, tokenizer, before.known, config.response_length)
     progress = _fit(ctx, Run(trainer, Guards(_guard_settings(config), scale.std), examiner, watch, before))
 
     after = examiner.sampled(trainer.rollout)
@@ -126,15 +128,26 @@ def _train(
     ranks.assert_same(trained)
     if ranks.rank == 0:
         _save(ctx, models, tokenizer)
-        _report(ctx, watch, compare(before, after))
-        _summarize(ctx, models, progress, compare(before, after))
+        changes = compare(before, after)
+        _report(ctx, watch, changes)
+        _summarize(ctx, models, progress, changes)
 
 
 def _prompts(ctx: Context[PpoConfig], tokenizer: PreTrainedTokenizerBase) -> tuple[list[Prompt], list[Prompt]]:
-    """To learn from, and held out: of validation, or of test if that is empty."""
-    any_validation = read_split(ctx.one("data").path, "validation", *_ROWS, limit=1)
-    held_out = "validation" if any_validation else "test"
-    return _read_prompts(ctx, tokenizer, "train"), _read_prompts(ctx, tokenizer, held_out, ctx.config.eval_prompts)
+    """To learn from, and held out: of validation, or of test if that is empty. A prompt is in one of the two alone."""
+    data = ctx.one("data")
+    split = "validation" if read_split(data.path, "validation", *_ROWS, limit=1) else "test"
+    prompts = _read_prompts(ctx, tokenizer, "train")
+    held_out = _read_prompts(ctx, tokenizer, split, ctx.config.eval_prompts)
+    asked = {tuple(one.ids) for one in held_out}
+    kept = [one for one in prompts if tuple(one.ids) not in asked]
+    if not kept:
+        raise BadData(f"{data.ref}: all prompts of train are in {split} too", "split by prompt, as `ftcli prep` does")
+    left_out = len(prompts) - len(kept)
+    if left_out:
+        ctx.events.note(f"train: {left_out} of {len(prompts)} prompts left out, they are held out in {split} too")
+    ctx.events.summarize({"train/asked_in_held_out": left_out})
+    return kept, held_out
 
 
 _ROWS = (RowType.MESSAGES, RowType.PROMPT, RowType.PREFERENCE, RowType.RANKING)
@@ -150,15 +163,17 @@ def _read_prompts(
         missing = "train rows" if split == "train" else "validation rows and no test rows"
         raise BadData(f"{data.ref}: no {missing}", "give prep more rows, or larger validation and test shares")
     found: dict[tuple[int, ...], Prompt] = {}
-    too_long = 0
+    too_long = repeated = 0
     for row in rows:
         if len(found) == limit:
             break
         ids = tuple(render_prompt(tokenizer, prompt_of(row), tools=row.get("tools")))
         if len(ids) > longest:
             too_long += 1
+        elif ids in found:
+            repeated += 1
         else:
-            found.setdefault(ids, Prompt(list(ids), row))
+            found[ids] = Prompt(list(ids), row)
     if not found:
         raise BadData(
             f"{data.ref}: each of the {too_long} {split} prompts has more than {longest} tokens",
@@ -170,6 +185,7 @@ def _read_prompts(
         )
     told = f" of {limit} asked for" if limit and len(found) < limit else ""
     told += f"; {too_long} left out with more than {longest} tokens" if too_long else ""
+    told += f"; {repeated} with a prompt said before left out" if repeated else ""
     ctx.events.note(f"{split}: {len(found)} prompts{told}")
     return list(found.values())
 
@@ -178,7 +194,9 @@ def _read_prompts(
 def _sampler(ctx: Context[PpoConfig], ranks: Ranks) -> Iterator[RolloutEngine]:
     config = ctx.config
     if config.rollout_engine == "hf":
-        yield HfEngine()
+        yield HfEngine(
+            lambda size: ctx.events.note(f"out of memory while sampling: {size} rows at a time from here on")
+        )
         return
     if ranks.size > 1 or config.method == "full":
         what = "several processes" if ranks.size > 1 else "method full"
@@ -191,8 +209,15 @@ def _sampler(ctx: Context[PpoConfig], ranks: Ranks) -> Iterator[RolloutEngine]:
 
 
 def _settings(config: PpoConfig, models: Models, prompts: int) -> PpoSettings:
+    """For the optimisation. Raises `UsageError` where the policy would not learn in any rollout."""
     episodes = config.total_episodes or prompts * config.samples_per_prompt
     total = max(episodes // config.rollout_batch_size, 1)
+    alone = config.critic_warmup_steps
+    if alone is not None and alone >= total:
+        raise UsageError(
+            f"critic_warmup_steps {alone}: the run has {total} rollouts, so the policy would never learn",
+            "lower it, or raise total_episodes",
+        )
     learning_rate = config.learning_rate or (3e-6 if models.start.is_whole else 3e-5)
     warmup = 0 if models.value_init == "reward" else min(3, total // 10)
     return PpoSettings(
@@ -207,7 +232,7 @@ def _settings(config: PpoConfig, models: Models, prompts: int) -> PpoSettings:
         critic_learning_rate=config.critic_learning_rate or 5 * learning_rate,
         lr_scheduler_type=config.lr_scheduler_type,
         warmup_rollouts=config.warmup_steps if config.warmup_steps >= 1 else config.warmup_steps * total,
-        critic_warmup_rollouts=warmup if config.critic_warmup_steps is None else config.critic_warmup_steps,
+        critic_warmup_rollouts=warmup if alone is None else alone,
         adam_betas=(config.adam_beta1, config.adam_beta2),
         adam_epsilon=config.adam_epsilon,
         weight_decay=config.weight_decay,
@@ -306,7 +331,7 @@ def _watch(ctx: Context[PpoConfig], run: Run, metrics: Metrics, *, looks: bool) 
     alarms = run.guards.look(metrics)
     last = trainer.last
     assert last is not None
-    run.watch.rollout(trainer.rollout, last.scores.total, [len(one.response) for one in last.exchanges], alarms)
+    run.watch.rollout(trainer.rollout, last.scores.known, [len(one.response) for one in last.exchanges], alarms)
     for alarm in alarms:
         ctx.events.note(f"rollout {trainer.rollout}: {alarm.text}; {alarm.hint}")
     if looks and not trainer.is_done:
@@ -388,12 +413,12 @@ def _summarize(
 ) -> None:
     roles = models.roles
     held = [roles.model] if hasattr(roles, "model") else [roles.policy_model, roles.reference_model, roles.value_model]
-    everything = sum(weight.numel() for one in held if one is not None for weight in one.parameters())
-    total = everything + sum(weight.numel() for weight in roles.head_parameters())
+    everything = [weight for one in held if one is not None for weight in one.parameters()]
+    total = count_weights([*everything, *roles.head_parameters()])
     z = changes["eval/score_change_z"]
     ctx.events.note(
-        f"mean score of held-out samples {changes['eval/score_before']:.3f} -> {changes['eval/score_after']:.3f} "
-        f"(change {changes['eval/score_change']:+.3f}, standard error {changes['eval/score_change_se']:.3f}"
+        f"mean score of held-out samples {number(changes['eval/score_before'])} -> {number(changes['eval/score_after'])} "
+        f"(change {signed(changes['eval/score_change'])}, standard error {number(changes['eval/score_change_se'])}"
         + (f", z {z:.1f})" if z is not None else ")")
         + f" at KL {changes['eval/kl']:.2f}"
     )

@@ -82,7 +82,7 @@ class Bins:
 
 def score_bins(scores: Sequence[float]) -> Bins:
     """Bins around the starting policy's ``scores``, the same for the whole run."""
-    mean, spread = fmean(scores), stdev(scores) if len(scores) > 1 else 0.0
+    mean, spread = fmean(scores) if scores else 0.0, stdev(scores) if len(scores) > 1 else 0.0
     spread = spread or max(abs(mean), 1.0) / 4
     below, above = SPREADS
     return Bins(mean - below * spread, (below + above) * spread / SCORE_BINS, SCORE_BINS)
@@ -142,7 +142,7 @@ class Watch:
                 "text": self._tokenizer.decode(answer.response, skip_special_tokens=True),
                 "tokens": len(answer.response),
                 "finish_reason": "stop" if answer.ended else "length",
-                "score": answer.score,
+                "score": answer.judged,
                 "parts": answer.parts,
                 "evals": answer.evals,
                 "kl": answer.kl,

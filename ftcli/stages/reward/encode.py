@@ -54,8 +54,9 @@ def encode(
     Raises `BadData` where no pair with a winner is left, or the settings ask for margins or ties that the rows do not have.
     """
     config, ref = ctx.config, ctx.one("data").ref
+    use_margin = config.use_margin and split == "train"  # held-out pairs are judged by who wins alone
     found = encode_pairs(
-        tokenizer, rows, stop_ids, config.max_length, config.overlong, ties=config.ties, use_margin=config.use_margin
+        tokenizer, rows, stop_ids, config.max_length, config.overlong, ties=config.ties, use_margin=use_margin
     )
     lost = _listed(
         {

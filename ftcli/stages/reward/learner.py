@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -13,10 +12,12 @@ from torch import Tensor, nn
 from ftcli.core.config import non_default
 from ftcli.core.errors import UsageError
 from ftcli.core.stage import Artifact
+from ftcli.models.dropout import disable_dropout
 from ftcli.models.heads import random_head
 from ftcli.models.load import pick_device, pick_dtype
+from ftcli.models.quantize import count_weights
 from ftcli.rl.preferences import starting_log_nu
-from ftcli.rl.reward_model import RewardModel, disable_dropout
+from ftcli.rl.reward_model import RewardModel
 from ftcli.stages.reward.config import RewardConfig, learning_rates
 from ftcli.training.start import Start, load_start
 
@@ -64,7 +65,7 @@ class Learner:
     def sizes(self) -> tuple[int, int]:
         """The number of weights that are trained, and of all."""
         every = [*self.start.model.parameters(), *self.reward.head.parameters()]
-        return sum(map(_size, self.weights.values())), sum(map(_size, every))
+        return count_weights(self.weights.values()), count_weights(every)
 
 
 def load_learner(config: RewardConfig, source: Artifact, pad_id: int, tie_share: float) -> Learner:
@@ -78,31 +79,14 @@ def load_learner(config: RewardConfig, source: Artifact, pad_id: int, tie_share:
     start = load_start(
         source, config.method, dtype, device, r=config.lora_r, alpha=config.lora_alpha, keeps_adapter=keeps
     )
-    if not start.is_whole and not start.is_fresh:
-        _check_adapter_settings(config, source, start.model.peft_config["default"])
+    if wrong := start.contradicted(non_default(config)):
+        raise UsageError(
+            f"the reward model starts as a copy of the adapter {source.ref}, which cannot take {wrong}",
+            "drop these settings, or set init_from to base for a new adapter",
+        )
     disable_dropout(start.model.eval())
     head = random_head(start.model.config.get_text_config().hidden_size, config.seed).to(device)
     log_nu = None
     if config.ties == "davidson":
         log_nu = nn.Parameter(torch.tensor(starting_log_nu(tie_share), device=device))
     return Learner(RewardModel(start.model, head, pad_id), start, dtype, log_nu)
-
-
-def _check_adapter_settings(config: RewardConfig, source: Artifact, adapter: Any) -> None:
-    """An adapter that is copied brings its own shape, so a setting that contradicts it cannot be honoured."""
-    given = non_default(config)
-    wrong = [
-        f"{name} {given[name]} (it has {own})"
-        for name, own in (("lora_r", adapter.r), ("lora_alpha", adapter.lora_alpha))
-        if given.get(name, own) != own
-    ]
-    if wrong:
-        raise UsageError(
-            f"the reward model starts as a copy of the adapter {source.ref}, which cannot take {', '.join(wrong)}",
-            "drop these settings, or set init_from to base for a new adapter",
-        )
-
-
-def _size(weight: nn.Parameter) -> int:
-    """Parameters in ``weight``; a 4-bit one stores two in a byte."""
-    return weight.numel() * (2 * weight.element_size() if hasattr(weight, "quant_state") else 1)

@@ -13,7 +13,8 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from statistics import fmean
 from typing import Any
 
 import torch
@@ -29,6 +30,7 @@ from ftcli.models.generate import row_seed
 from ftcli.models.heads import save_head
 from ftcli.models.load import load_tokenizer_of, save_adapter, write_base_record
 from ftcli.rl.checkpoint import load_checkpoint, save_checkpoint
+from ftcli.rl.judged import Judged
 from ftcli.rl.preferences import Comparison, comparison_loss, flatten_pairs, weight_of, wins
 from ftcli.rl.reward_card import reward_card, reward_gate
 from ftcli.rl.reward_model import STATS_FILE, RewardModel
@@ -188,8 +190,7 @@ def _judge_and_save(
         start.model.to(AutoConfig.from_pretrained(source.path).dtype or torch.float32)
     batch_size = 2 * ctx.config.micro_batch_size
     with learner.autocast():
-        _center(learner.reward, held_out, batch_size)
-        judged = judge(learner.reward, held_out, batch_size)
+        judged = _centred(learner.reward, judge(learner.reward, held_out, batch_size))
     scoring = {"max_length": ctx.config.max_length, "precision": "bf16" if learner.dtype is torch.bfloat16 else "fp32"}
     stats = {"split": split, **reward_card(judged, seed=ctx.config.seed), "scoring": scoring}
     if learner.log_nu is not None:
@@ -209,12 +210,12 @@ def _judge_and_save(
     return stats
 
 
-def _center(model: RewardModel, held_out: Sequence[Comparison], micro_batch_size: int) -> None:
-    """Shift the scores, which the loss leaves free by a constant, so that held-out winners have mean 0 (Huang et al. 2024,
-    arXiv 2403.17031, detail 15)."""
-    winners = [one.exchanges[index] for one in held_out for index in sorted({winner for winner, _ in one.pairs})]
-    scores = model.score_exchanges(winners, micro_batch_size)
-    model.head.bias.data -= sum(scores) / len(scores)
+def _centred(model: RewardModel, judged: Sequence[Judged]) -> list[Judged]:
+    """Shift ``model``'s scores, which the loss leaves free by a constant, so that held-out winners have mean 0 (Huang et al. 2024,
+    arXiv 2403.17031, detail 15); return ``judged`` with its scores shifted likewise."""
+    mean = fmean(one.scores[index] for one in judged for index in {winner for winner, _ in one.pairs})
+    model.head.bias.data -= mean
+    return [replace(one, scores=[score - mean for score in one.scores]) for one in judged]
 
 
 def _report(ctx: Context[RewardConfig], learner: Learner) -> None:

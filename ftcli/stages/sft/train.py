@@ -40,6 +40,7 @@ from ftcli.models.load import (
     write_base_record,
 )
 from ftcli.models.packing import takes_packed_rows
+from ftcli.models.quantize import count_weights
 from ftcli.stages.sft.config import LoraConfig, QloraConfig, SftConfig
 from ftcli.stages.sft.encode import Dropped, Encoded, encode
 from ftcli.training import checkpoints
@@ -393,10 +394,5 @@ def _summarize(ctx: Context[SftConfig], rows: Encoded, validation: Encoded, tall
 
 def _sizes(model: Any) -> tuple[int, int]:
     """All weights, and those that are trained."""
-    weights = [(_size(weight), weight.requires_grad) for weight in model.parameters()]
-    return sum(size for size, _ in weights), sum(size for size, trains in weights if trains)
-
-
-def _size(weight: torch.nn.Parameter) -> int:
-    """Parameters in ``weight``; a 4-bit one stores two in a byte."""
-    return weight.numel() * (2 * weight.element_size() if hasattr(weight, "quant_state") else 1)
+    every = list(model.parameters())
+    return count_weights(every), count_weights(weight for weight in every if weight.requires_grad)

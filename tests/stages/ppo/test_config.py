@@ -21,6 +21,8 @@ from ftcli.stages.ppo.config import PpoConfig, leaner
         ),
         ({"temperature": 0}, "temperature"),
         ({"value_init": "rewards"}, "value_init"),
+        ({"kl_target": 6.0, "kl_coef": 0}, "kl_target adapts kl_coef by factors, so kl_coef must be above 0"),
+        ({"method": "full", "lora_r": 8}, "lora_r: method full trains all weights and makes no adapter"),
     ],
 )
 def test_a_setting_that_cannot_be_is_refused(settings: dict[str, Any], message: str) -> None:
@@ -48,7 +50,10 @@ def test_what_would_make_the_maths_wrong_is_refused_with_the_reason(name: str, w
 @pytest.mark.parametrize(
     ("facts", "steps"),
     [
-        ({}, ["micro_batch_size 1", "rollout_micro_batch_size 1", "gradient_checkpointing True", None]),
+        (
+            {"gradient_checkpointing": False},
+            ["micro_batch_size 1", "rollout_micro_batch_size 1", "gradient_checkpointing True", None],
+        ),
         ({"gradient_checkpointing": True}, ["micro_batch_size 1", "rollout_micro_batch_size 1", None]),
     ],
 )
@@ -56,12 +61,15 @@ def test_after_memory_ran_out_less_is_computed_at_once(facts: dict[str, Any], st
     config: PpoConfig | None = PpoConfig(micro_batch_size=2, rollout_micro_batch_size=2)
     for expected in steps:
         assert config is not None
-        found = leaner(
-            config,
-            facts | {"gradient_checkpointing": config.gradient_checkpointing or facts.get("gradient_checkpointing")},
-        )
+        used = config.gradient_checkpointing or facts["gradient_checkpointing"]
+        found = leaner(config, {"gradient_checkpointing": used})
         assert (found and found[1]) == (expected and f"with {expected}")
         config = found[0] if found else None
+
+
+def test_memory_that_ran_out_before_training_is_not_tried_again() -> None:
+    assert leaner(PpoConfig(), {}) is None
+    assert leaner(PpoConfig(gradient_checkpointing=True), {"train/asked_in_held_out": 0}) is None
 
 
 def test_settings_that_only_change_speed_are_not_in_the_fingerprint() -> None:

@@ -19,7 +19,9 @@ from tests.rl.conftest import EOS, PAD, full_roles
 
 
 def exam(*scores: float) -> Exam:
-    return Exam([Answer([3] * (index + 1), index % 2 == 0, score, 0.5) for index, score in enumerate(scores)])
+    return Exam(
+        [Answer([3] * (index + 1), index % 2 == 0, score, 0.5, {"rule": score}) for index, score in enumerate(scores)]
+    )
 
 
 def judged(scores: Sequence[float], rule: Sequence[float | None], half: Sequence[float | None]) -> Exam:
@@ -35,7 +37,7 @@ def judged(scores: Sequence[float], rule: Sequence[float | None], half: Sequence
 def test_the_comparison_pairs_answers_to_the_same_prompt() -> None:
     before, after = exam(0.0, 1.0, 5.0, 2.0), exam(1.0, 1.5, 6.5, 1.0)
     found = compare(before, after)
-    expected = ttest_rel(after.scores, before.scores)
+    expected = ttest_rel(after.known, before.known)
     assert found["eval/score_before"] == 2.0
     assert found["eval/score_after"] == 2.5
     assert found["eval/score_change"] == 0.5
@@ -78,6 +80,23 @@ def test_where_a_reward_does_not_vary_there_is_no_gap() -> None:
     assert found["eval_reward/rule_change"] == 1.5
 
 
+def test_an_answer_that_nothing_scored_stands_for_no_score() -> None:
+    def told(*scores: float | None) -> Exam:
+        return Exam([Answer([3], True, score or 0.0, 0.5, {"rule": score}, {"other": 1.0}) for score in scores])
+
+    before, after = told(1.0, None, 2.0, None, 6.0), told(2.0, 5.0, None, None, 9.0)
+    assert (before.judged, before.known) == ([1.0, None, 2.0, None, 6.0], [1.0, 2.0, 6.0])
+    assert (before.summary()["eval/score"], after.summary()["eval/score"]) == (3.0, pytest.approx(16 / 3))
+    found = compare(before, after)
+    assert (found["eval/prompts"], found["eval/score_n"]) == (5, 2), "rows 0 and 4 have both scores"
+    assert (found["eval/score_before"], found["eval/score_after"], found["eval/score_change"]) == (3.5, 5.5, 2.0)
+    assert found["eval/score_change_z"] == pytest.approx(ttest_rel([2.0, 9.0], [1.0, 6.0]).statistic)
+    nothing = compare(told(None, None), told(None, None))
+    assert nothing["eval/score_n"] == 0
+    assert nothing["eval/score_change"] is nothing["eval/score_before"] is nothing["eval/score_change_p"] is None
+    assert told(None, None).summary()["eval/score"] is None
+
+
 def test_an_exam_survives_json() -> None:
     before = judged([0.25, -1.0], [None, 2.0], [1.0, None])
     assert Exam.from_json(before.to_json()) == before
@@ -109,7 +128,8 @@ def test_equal_policies_give_equal_answers_and_a_moved_one_pays_kl(examiner: Exa
     assert all(one.score == 2 * len(one.response) == 2 * one.parts["length"] for one in before.answers)
     assert all(one.evals["first"] == one.response[0] for one in before.answers if one.response[0] != EOS)
     assert examiner.sampled(1) == before, "the policy has not moved"
-    assert examiner.sampled(1, 3).answers == before.answers[:3], "the draws do not depend on how many are asked"
+    fewer = replace(examiner, prompts=examiner.prompts[:3])
+    assert fewer.sampled(1).answers == before.answers[:3], "the draws do not depend on how many are asked"
     with torch.no_grad():
         for weight in examiner.roles.policy_parameters():
             weight.add_(0.05 * torch.randn(weight.shape, generator=torch.Generator().manual_seed(0)))

@@ -100,7 +100,7 @@ def test_every_reward_has_its_row_and_what_is_not_optimised_a_gap(folder: Path, 
 def test_alarms_are_told_with_their_hint(tmp_path: Path) -> None:
     alarm = small_alarm()
     page = write(tmp_path, alarms=[alarm])
-    assert "After rollout 3: kl, which ended the run." in page.text
+    assert "After rollout 3: kl." in page.text
     assert alarm["text"] in page.text
     assert alarm["hint"] in page.text
     summary = " ".join((tmp_path / "summary.txt").read_text().split())

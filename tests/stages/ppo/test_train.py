@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM
 
 from ftcli.core.errors import BadData, Diverged, GateFailed, StageFailed, Stopped, UsageError
 from ftcli.core.stage import Artifact, Context, Kind
@@ -166,15 +167,14 @@ def test_killed_and_run_again_equals_uninterrupted(
     assert again.events.summary["tokens"] == done.events.summary["tokens"]
 
 
-@pytest.mark.parametrize("value_init", ["reward", "head_only"])
-def test_every_kind_of_critic_trains(inputs: dict[str, Artifact], tmp_path: Path, value_init: str) -> None:
+@pytest.mark.parametrize(("value_init", "from_zero"), [("reward", False), ("auto", False), ("head_only", True)])
+def test_every_kind_of_critic_trains(
+    inputs: dict[str, Artifact], tmp_path: Path, value_init: str, from_zero: bool
+) -> None:
     found = run_stage(PPO, tmp_path, inputs, **(FAST | {"value_init": value_init, "total_episodes": 16}))
     lines = metrics(found.scratch)
     assert lines[1]["val/grad_norm"] > 0
-    if value_init == "reward":  # in units of the normalised reward, and so near 0 on average
-        assert abs(lines[1]["val/mean"]) < 5
-    else:
-        assert lines[1]["val/mean"] == 0.0
+    assert (lines[1]["val/mean"] == 0.0) is from_zero
 
 
 def test_a_critic_from_the_reward_model_speaks_in_normalised_units(inputs: dict[str, Artifact], tmp_path: Path) -> None:
@@ -212,6 +212,11 @@ def test_a_policy_on_a_4_bit_base_keeps_it(base: Artifact, tiny_pairs: Path, tin
     assert metrics(found.scratch)[1]["objective/kl"] == 0.0
     for folder in (reward.path, found.out / "model"):
         assert json.loads((folder / "base_model.json").read_text())["quantization"] == "nf4"
+    backbone = sum(weight.numel() for weight in AutoModelForCausalLM.from_pretrained(base.path).parameters())
+    adapter = sum(weight.numel() for weight in load_file(policy.path / TENSORS).values())
+    head = 64 + 1
+    assert found.events.summary["trainable_parameters"] == 2 * adapter + head, "policy and critic"
+    assert found.events.summary["total_parameters"] == backbone + 4 * adapter + head, "and reference and reward model"
 
 
 def test_prompts_of_preference_rows_count_once(inputs: dict[str, Artifact], tmp_path: Path) -> None:
@@ -220,8 +225,38 @@ def test_prompts_of_preference_rows_count_once(inputs: dict[str, Artifact], tmp_
         return row | {"id": f"pair-{index}"}
 
     given = inputs | {"data": data(tmp_path / "data", same_prompt, train=8, validation=6)}
-    found = run_stage(PPO, tmp_path / "run", given, **(FAST | {"total_episodes": 8}))
+    notes: list[str] = []
+    found = run_stage(
+        PPO,
+        tmp_path / "run",
+        given,
+        sink=lambda event: notes.append(str(event.get("text", ""))),
+        **(FAST | {"total_episodes": 8}),
+    )
     assert found.events.summary["eval/prompts"] == 3
+    assert "train: 4 prompts; 4 with a prompt said before left out" in notes
+    assert "validation: 3 prompts of 4 asked for; 3 with a prompt said before left out" in notes
+
+
+def test_train_prompts_that_are_held_out_too_are_left_out_and_counted(
+    inputs: dict[str, Artifact], tmp_path: Path
+) -> None:
+    both = data(tmp_path / "data", lambda index: messages_row(index % 8), train=8, validation=4)
+    said: list[str] = []
+    settings = FAST | {"total_episodes": None, "rollout_batch_size": 4}
+    found = run_stage(
+        PPO,
+        tmp_path / "run",
+        inputs | {"data": both},
+        sink=lambda event: said.append(event.get("text", "")),
+        **settings,
+    )
+    assert "train: 4 of 8 prompts left out, they are held out in validation too" in said
+    assert found.events.summary["train/asked_in_held_out"] == 4
+    assert [line["step"] for line in metrics(found.scratch)] == [0, 1, 1], "one rollout of the 4 that are left"
+    same = data(tmp_path / "same", lambda index: messages_row(index % 4), train=4, validation=4)
+    with pytest.raises(BadData, match="all prompts of train are in validation too"):
+        run_stage(PPO, tmp_path / "no", inputs | {"data": same}, **FAST)
 
 
 def test_without_total_episodes_it_passes_over_the_prompts_once(inputs: dict[str, Artifact], tmp_path: Path) -> None:
@@ -236,7 +271,9 @@ def test_a_reward_model_on_another_base_is_held_beside_the_policy(
     given = {"model": other, "data": artifact(Kind.DATA, tiny_pairs)}
     trained = run_stage(REWARD, tmp_path / "reward", given, max_steps=2, precision="fp32")
     reward = artifact(Kind.REWARD, trained.out / "reward", base=other)
-    found = run_stage(PPO, tmp_path / "run", inputs | {"reward": reward}, **(FAST | {"total_episodes": 8}))
+    settings = FAST | {"total_episodes": 8, "value_init": "auto"}
+    found = run_stage(PPO, tmp_path / "run", inputs | {"reward": reward}, **settings)
+    assert metrics(found.scratch)[1]["val/mean"] == 0.0, "a critic that starts as the policy with a head of zeros"
     tokenizer = load_tokenizer(reward.path)
     model = load_reward_model(reward, torch.float32, torch.device("cpu"), int(tokenizer.pad_token_id))
     before = json.loads((found.scratch / "before.json").read_text())
@@ -246,6 +283,56 @@ def test_a_reward_model_on_another_base_is_held_beside_the_policy(
     with pytest.raises(UsageError, match="has a base of its own") as caught:
         run_stage(PPO, tmp_path / "no", inputs | {"reward": reward}, **(FAST | {"value_init": "reward"}))
     assert "ftcli reward" in caught.value.hint
+
+
+@pytest.mark.parametrize("weights", [{"reward": -1.0}, {"reward": 2.0}])
+def test_a_reward_model_alone_has_nothing_to_be_weighed_against(
+    inputs: dict[str, Artifact], tmp_path: Path, weights: dict[str, float]
+) -> None:
+    with pytest.raises(UsageError, match="nothing to be weighed against") as caught:
+        run_stage(PPO, tmp_path, inputs, **(FAST | {"reward_weights": weights}))
+    assert caught.value.hint == "drop reward_weights"
+
+
+def test_a_rank_that_the_policys_adapter_does_not_have_is_refused(inputs: dict[str, Artifact], tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"adapter already, which cannot take lora_r 8 \(it has 4\)") as caught:
+        run_stage(PPO, tmp_path, inputs, **(FAST | {"lora_r": 8}))
+    assert "ftcli export" in caught.value.hint
+
+
+@pytest.mark.parametrize("alone", [4, 9])
+def test_a_policy_that_would_never_learn_is_refused(inputs: dict[str, Artifact], tmp_path: Path, alone: int) -> None:
+    with pytest.raises(
+        UsageError, match=f"critic_warmup_steps {alone}: the run has 4 rollouts, so the policy"
+    ) as caught:
+        run_stage(PPO, tmp_path, inputs, **(FAST | {"critic_warmup_steps": alone}))
+    assert "raise total_episodes" in caught.value.hint
+    assert not (tmp_path / "scratch" / "before.json").exists(), "said before anything is sampled"
+
+
+def test_a_process_alone_does_not_look_at_variables_of_torchrun(
+    inputs: dict[str, Artifact], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    monkeypatch.delenv("RANK", raising=False)
+    found = run_stage(PPO, tmp_path, inputs, **(FAST | {"total_episodes": 8}))
+    assert metrics(found.scratch)[1]["episode"] == 8
+
+
+def test_attention_drops_nothing_where_activations_are_computed_twice(tiny_model: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "base"
+    shutil.copytree(tiny_model, folder)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"attention_dropout": 0.5}))
+    given = {
+        "model": artifact(Kind.MODEL, folder),
+        "data": data(tmp_path / "data"),
+        "reward_func": function(tmp_path, RULES, "shortness"),
+    }
+    settings = FAST | {"total_episodes": 8, "gradient_checkpointing": True}
+    found = run_stage(PPO, tmp_path / "run", given, **settings)
+    line = metrics(found.scratch)[1]
+    assert line["check/first_mb_max_abs_logratio"] == line["objective/kl"] == 0.0
 
 
 def test_a_reward_model_with_another_vocabulary_is_refused(inputs: dict[str, Artifact], tmp_path: Path) -> None:
@@ -298,6 +385,28 @@ def test_a_function_can_be_all_that_is_rewarded(inputs: dict[str, Artifact], tmp
         assert answer["evals"] == {"cats": float("cat" in text)}
     assert "reward/shortness/mean" in metrics(found.scratch)[1]
     assert "eval_reward/cats_change" in found.events.summary
+
+
+def test_a_function_that_scores_no_answer_ends_with_a_report_that_says_so(
+    inputs: dict[str, Artifact], tmp_path: Path
+) -> None:
+    rule = function(tmp_path, "def silent(completions, **kwargs):\n    return [None] * len(completions)\n", "silent")
+    given = {"model": inputs["model"], "data": inputs["data"], "reward_func": rule}
+    notes: list[str] = []
+    found = run_stage(
+        PPO,
+        tmp_path / "run",
+        given,
+        sink=lambda event: notes.append(str(event.get("text", ""))),
+        **(FAST | {"total_episodes": 16}),
+    )
+    facts = found.events.summary
+    assert (facts["eval/score_before"], facts["eval/score_change"], facts["eval/score_n"]) == (None, None, 0)
+    assert metrics(found.scratch)[1]["objective/scores"] is None
+    assert metrics(found.scratch)[1]["reward/unscored"] == 8
+    assert any("mean score of held-out samples - -> - (change -, standard error -)" in note for note in notes)
+    assert "The score did not change beyond chance (- to -)" in (found.out / "report" / "summary.txt").read_text()
+    assert (found.out / "report" / "report.html").is_file()
 
 
 def test_a_reward_model_and_a_function_are_weighed_together(inputs: dict[str, Artifact], tmp_path: Path) -> None:

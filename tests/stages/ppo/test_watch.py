@@ -62,6 +62,11 @@ def test_answers_of_the_watched_prompts_are_kept_with_what_was_measured(watch: W
     assert found[1]["finish_reason"] == "length"
 
 
+def test_an_answer_that_nothing_scored_is_shown_without_a_score(watch: Watch, tmp_path: Path) -> None:
+    watch.answers(1, Exam([Answer([3], True, 0.0, 0.5, {"rule": None}, {})]), exam(([3], 0.25)))
+    assert [one["score"] for one in lines(tmp_path / "samples.jsonl")] == [None, 0.25]
+
+
 def test_each_rollout_leaves_histograms_over_the_same_bins(watch: Watch, tmp_path: Path) -> None:
     watch.rollout(1, [0.0, 1.0, 1.0], [1, 8, 8], [])
     watch.rollout(2, [-100.0, 0.5, 100.0], [2, 3, 4], [ALARM])

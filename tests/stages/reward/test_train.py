@@ -285,6 +285,15 @@ def test_a_margin_asks_for_scores_further_apart(base: Artifact, pairs: Artifact,
         run_stage(REWARD, tmp_path / "none", {"model": base, "data": pairs}, use_margin=True)
 
 
+def test_held_out_pairs_need_no_margin(base: Artifact, tmp_path: Path) -> None:
+    def scored(index: int) -> dict[str, Any]:
+        return dict(preference_row(index)) | ({"meta": {"margin": 1}} if index < 4 else {})
+
+    inputs = {"model": base, "data": data(tmp_path / "data", scored)}
+    found = run_stage(REWARD, tmp_path, inputs, max_steps=1, use_margin=True, **FAST)
+    assert (found.events.summary["train/without_margin"], found.events.summary["val/pairs"]) == (0, 4)
+
+
 def test_a_prompt_that_is_held_out_is_not_trained_on(base: Artifact, tmp_path: Path) -> None:
     folder = write_data(tmp_path / "data", preference_row, 4, 3, 0)
     shared = dict(preference_row(1)) | {"id": "again"}

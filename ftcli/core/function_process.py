@@ -1,4 +1,4 @@
-"""The trainer's end of `ftcli.rl.reward_worker`: start the process, ask it, and end it with all that it started."""
+"""Our end of `ftcli.core.function_worker`: start the process, ask it, and end it with all that it started."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ class Ended(Exception):
     """The process ended by itself; the message says how."""
 
 
-class RewardProcess:
-    """A process for one function, in a process group of its own. It ends with this object or with this process.
+class FunctionProcess:
+    """A process for one function of the user's, in a process group of its own. It ends with this object or with this process.
 
     What it prints goes to this process's standard error, in a stage's worker the log.
     """
@@ -33,7 +33,16 @@ class RewardProcess:
         self._replies, answers = Pipe(duplex=False)
         with theirs, answers:
             self._process = subprocess.Popen(
-                [sys.executable, "-u", "-P", "-m", "ftcli.rl.reward_worker", str(answers.fileno()), str(path), name],
+                [
+                    sys.executable,
+                    "-u",
+                    "-P",
+                    "-m",
+                    "ftcli.core.function_worker",
+                    str(answers.fileno()),
+                    str(path),
+                    name,
+                ],
                 stdin=theirs.fileno(),
                 stdout=2,
                 pass_fds=[answers.fileno()],
@@ -78,3 +87,16 @@ def _end(process: subprocess.Popen[bytes], *channels: Connection) -> None:
 
 def _how(code: int) -> str:
     return f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+
+
+def remedy(path: Path, missing: str | None) -> str:
+    """What to do about a module ``missing`` that the file at ``path`` imports and that is not there; empty for None."""
+    if not missing:
+        return ""
+    top = missing.partition(".")[0]
+    if path.with_name(top).is_dir() or path.with_name(f"{top}.py").is_file():
+        return (
+            f"{path.name} must stand alone, or a change of {missing} would go unseen: put the code into it, or install "
+            f"{missing} as a package"
+        )
+    return f"install {top} where ftcli is installed"

@@ -1,11 +1,12 @@
-"""The process that a reward function runs in, where it may be slow, hang, print or crash without harm to the trainer.
+"""The process that a function of the user's runs in, where it may be slow, hang, print or crash without harm to the stage.
 
-    python -u -P -m ftcli.rl.reward_worker REPLIES_FD FILE.py NAME
+    python -u -P -m ftcli.core.function_worker REPLIES_FD FILE.py NAME
 
 Messages are JSON. The first reply tells of the function: ``place`` (file:line), ``accepts`` (names of its arguments, null for
-any) and ``needs`` (those without a default). Then each request, the keyword arguments of one call, comes through standard input
-and is answered with ``scores``, or with ``error`` (what came, and what was expected), its ``place``, and the ``row`` at fault where
-that is known. When standard input closes, because the trainer is done or dead, the process ends with all that it started.
+any), ``needs`` (those without a default) and ``attributes`` (what is set on it: ``f.title = "..."``). Then each request, the
+keyword arguments of one call, comes through standard input and is answered with ``scores``, or with ``error`` (what came, and what
+was expected), its ``place``, and the ``row`` at fault where that is known. When standard input closes, because nobody needs it any
+more, the process ends with all that it started.
 
 Imports the standard library alone, so that it starts in no time.
 """
@@ -29,7 +30,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-MODULE = "_ftcli_reward_file"
+MODULE = "_ftcli_function_file"
 Function = Callable[..., Any]
 Reply = dict[str, Any]
 
@@ -89,7 +90,7 @@ def _load(path: Path, name: str) -> tuple[Function | None, Reply]:
         if not hasattr(module, name):
             raise _Unfit("is not there once the file is loaded")
         function = getattr(module, name)
-        return function, _arguments(function) | {"place": _place(function, path)}
+        return function, _arguments(function) | {"place": _place(function, path), "attributes": _attributes(function)}
     except _Unfit as error:
         return None, {"error": str(error), "place": str(path)}
 
@@ -112,7 +113,7 @@ def _arguments(function: Function) -> Reply:
     try:
         parameters = inspect.signature(function).parameters.values()
     except (TypeError, ValueError):
-        raise _Unfit("does not tell its arguments, so it cannot be a reward function") from None
+        raise _Unfit("does not tell its arguments, so it cannot be called by their names") from None
     kinds = inspect.Parameter
     needs = [
         one
@@ -124,6 +125,17 @@ def _arguments(function: Function) -> Reply:
     takes_any = any(one.kind is kinds.VAR_KEYWORD for one in parameters)
     named = [one.name for one in parameters if one.kind in (kinds.POSITIONAL_OR_KEYWORD, kinds.KEYWORD_ONLY)]
     return {"accepts": None if takes_any else named, "needs": [one.name for one in needs]}
+
+
+def _attributes(function: Function) -> Reply:
+    """What is set on ``function`` by name, such as ``f.title = "..."``; what is no plain value is shown in words."""
+    found = getattr(function, "__dict__", {})
+    plain = (str, int, float, type(None))
+    return {
+        name: value if isinstance(value, plain) else _short(value)
+        for name, value in found.items()
+        if not name.startswith("_") and not callable(value)
+    }
 
 
 def _call(function: Function, request: Reply, path: Path) -> Reply:
