@@ -9,10 +9,10 @@ PIP = $(VENV)/bin/python -m pip --disable-pip-version-check
 RECIPES = $(wildcard recipes/*.yaml)
 
 .DELETE_ON_ERROR:
-.PHONY: help setup check test quickstart recipes clean
+.PHONY: help setup check test quickstart gate-example recipes clean
 
 help:  ## list the targets
-	@grep -E '^[a-z]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 14
+	@grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 14
 
 # torch goes first and alone: everything after it is held to the same version, so neither a CPU nor a CUDA build is replaced.
 $(VENV)/.installed: pyproject.toml constraints.txt
@@ -34,6 +34,9 @@ test: setup  ## the whole suite; needs no network and no model
 
 quickstart: setup  ## model, data and the whole pipeline, about 9 minutes on two cores
 	$(VENV)/bin/ftcli run recipes/quickstart.yaml --run runs/quickstart
+
+gate-example: setup  ## an evaluation with a gate, as CI runs it
+	PATH="$(CURDIR)/$(VENV)/bin:$$PATH" docs/ci/eval-gate.sh recipes/ci-gate.yaml runs/ci-gate runs/ci-gate-report
 
 recipes: setup  ## check every recipe and print its plan
 	@for recipe in $(RECIPES); do echo "== $$recipe"; $(VENV)/bin/ftcli plan $$recipe || exit 1; done

@@ -21,6 +21,7 @@ PIPELINE: dict[str, tuple[str, str]] = {
     "verify": ("ftcli.cli.pipeline:verify", "Rehash a run directory and name what changed."),
     "inspect-mask": ("ftcli.cli.inspect_mask:inspect_mask", "Show which tokens are trained on; check the template."),
     "diff": ("ftcli.cli.diff:diff", "Compare two results of prep: settings, counts, rows."),
+    "compare": ("ftcli.cli.compare:compare", "Compare two results of eval; no model is loaded."),
     "chat": ("ftcli.cli.chat:chat", "Talk to a model, or to two side by side."),
 }
 

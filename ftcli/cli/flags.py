@@ -21,12 +21,12 @@ import typer.core
 
 from ftcli.cli.inputs import find, newest
 from ftcli.cli.output import launcher, print_result, report_texts
-from ftcli.cli.score import print_scores
+from ftcli.cli.score import given_options, print_scores
 from ftcli.core.config import StageConfig, nearest, parse
 from ftcli.core.console import Console
 from ftcli.core.errors import UsageError
 from ftcli.core.events import Events
-from ftcli.core.rundir import RunDir
+from ftcli.core.rundir import Published, RunDir
 from ftcli.core.stage import Artifact, Context, Input, Kind, Stage
 from ftcli.launch.environment import check_processes, refuse_other_launchers
 from ftcli.launch.spec import load_stage
@@ -90,6 +90,7 @@ def stage_command(name: str, target: str, text: str) -> Any:
         *_common(name),
         *_inspecting(stage),
         *_scoring(stage),
+        *_planning(stage),
         *_sharing(stage),
         *(_input_option(*item) for item in stage.inputs.items()),
         *_settings(stage.config),
@@ -131,6 +132,12 @@ def _common(name: str) -> list[inspect.Parameter]:
 def _inspecting(stage: Stage[Any]) -> list[inspect.Parameter]:
     text = "Show what is in the inputs and what would become of it; write nothing."
     return [_parameter("inspect_", bool, typer.Option(False, "--inspect", help=text))] if stage.inspect else []
+
+
+def _planning(stage: Stage[Any]) -> list[inspect.Parameter]:
+    text = "Say how many rows or votes would show an effect of this size; measure nothing."
+    option = typer.Option(None, "--power", metavar="EFFECT", help=text)
+    return [_parameter("power_", str | None, option)] if stage.plan else []
 
 
 def _sharing(stage: Stage[Any]) -> list[inspect.Parameter]:
@@ -227,6 +234,9 @@ def run_stage(target: str, stage: Stage[Any], values: Mapping[str, Any]) -> None
         return
     if values.get("scorer_") is not None:
         raise UsageError(f"{_option(next(iter(stage.outputs)))} says what to score with", "give --score FILE, too")
+    if values.get("power_") is not None:
+        _print_plan(stage, values)
+        return
     config = _config(stage, values)
     with Console() as console:
         typed = {name: values[_input_parameter(name)] for name in stage.inputs}
@@ -240,11 +250,25 @@ def run_stage(target: str, stage: Stage[Any], values: Mapping[str, Any]) -> None
         if decide(task, run, force=values["force_"]).run:
             check_processes(task.processes, in_process=values["in_process_"])
         launch = launcher(in_process=values["in_process_"])
-        published = execute(task, run, launch, console.sink, console.say, force=values["force_"], wait=values["wait_"])
-        for text in report_texts(published):
-            console.say(text)
-        run.write_index(run.index().get("name", run.root.name), run.ids())
-    print_result(published, as_json=values["json_"])
+
+        def done(published: Published) -> None:
+            """What there is to say of a result, also where its gate failed."""
+            for text in report_texts(published):
+                console.say(text)
+            run.write_index(run.index().get("name", run.root.name), run.ids())
+            print_result(published, as_json=values["json_"])
+
+        execute(task, run, launch, console.sink, console.say, force=values["force_"], wait=values["wait_"], done=done)
+
+
+def _print_plan(stage: Stage[Any], values: Mapping[str, Any]) -> None:
+    """What the stage says of a planned measurement. Raises `UsageError` where other options are given: they would do nothing."""
+    if stage.plan is None:
+        raise ValueError(f"{stage.name} has nothing to plan with")
+    others = given_options(stage, values, but=("run_", "id_", "power_"))
+    if others:
+        raise UsageError(f"--power takes none of {others}: it measures nothing", "leave them out")
+    print(stage.plan(values["power_"]))
 
 
 def _seen(stage: Stage[Any], config: StageConfig, inputs: Mapping[str, tuple[Artifact, ...]]) -> str:

@@ -12,7 +12,7 @@ import typer
 
 from ftcli.cli.output import print_reports, print_table, result_json
 from ftcli.core.console import Console
-from ftcli.core.errors import Corrupt, UsageError
+from ftcli.core.errors import Corrupt, GateFailed, GateNotEvaluable, UsageError
 from ftcli.core.rundir import Published, RunDir
 from ftcli.launch.environment import check_processes, refuse_other_launchers
 from ftcli.launch.inline import run_inline
@@ -21,6 +21,9 @@ from ftcli.pipeline import lineage as lineage_of
 from ftcli.pipeline.plan import Forecast, describe, forecast, run_recipe
 from ftcli.pipeline.recipe import Recipe, read_recipe
 from ftcli.pipeline.runner import Launcher
+
+WIDE = 60
+"""Characters of a setting beyond which its origin just follows, and does not push those of the others away."""
 
 RecipePath = Annotated[Path, typer.Argument(help="The recipe, a YAML file.", metavar="RECIPE")]
 RunPath = Annotated[
@@ -65,22 +68,24 @@ def run(
         _print_forecasts(forecast(plan, directory, until=until, force=force or []), as_json=as_json)
         return
     expected = forecast(plan, directory, until=until, force=force or [])
-    with Console() as console, _workers(expected, in_process=in_process) as launch:
-        done = run_recipe(
-            plan,
-            directory,
-            launch,
-            console.sink,
-            console.say,
-            until=until,
-            force=force or [],
-            wait=wait,
-        )
-    if as_json:
-        print(json.dumps([result_json(item) for item in done], indent=2))
-    else:
-        _print_outputs(done)
-        print_reports(done)
+    done: list[Published] = []
+    try:
+        with Console() as console, _workers(expected, in_process=in_process) as launch:
+            run_recipe(
+                plan,
+                directory,
+                launch,
+                console.sink,
+                console.say,
+                until=until,
+                force=force or [],
+                wait=wait,
+                done=done.append,
+            )
+    except (GateFailed, GateNotEvaluable):
+        _print_done(done, as_json=as_json)
+        raise
+    _print_done(done, as_json=as_json)
 
 
 def plan(
@@ -103,7 +108,8 @@ def plan(
             print(f"    {name}: {', '.join(_labelled(ref) for ref in refs)}")
         if item["processes"] > 1:
             print(f"    launch: {item['processes']} processes")
-        width = max((len(f"{s['key']} = {s['value']}") for s in item["settings"]), default=0)
+        widths = [len(f"{s['key']} = {s['value']}") for s in item["settings"]]
+        width = max((one for one in widths if one <= WIDE), default=0)
         for setting in item["settings"]:
             print(f"    {(setting['key'] + ' = ' + str(setting['value'])).ljust(width)}  # {setting['origin']}")
 
@@ -200,8 +206,12 @@ def _labelled(ref: dict[str, Any]) -> str:
     return str(ref["ref"])
 
 
-def _print_outputs(done: list[Published]) -> None:
+def _print_done(done: list[Published], *, as_json: bool) -> None:
+    if as_json:
+        print(json.dumps([result_json(item) for item in done], indent=2))
+        return
     print_table(["stage", "ended", "seconds", "size", "path"], [_status_row(item) for item in done])
+    print_reports(done)
 
 
 def _status_row(item: Published) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, BinaryIO
 
@@ -26,10 +26,9 @@ def print_scores(run: RunDir, id: str, stage: Stage[Any], values: Mapping[str, A
     """
     if stage.score is None:
         raise ValueError(f"{stage.name} has nothing to score with")
-    others = [name for name, value in values.items() if name not in OWN and _is_given(stage, name, value)]
+    others = given_options(stage, values, but=OWN)
     if others:
-        told = ", ".join(f"--{name.rstrip('_').replace('_', '-')}" for name in others)
-        raise UsageError(f"--score takes none of {told}: it scores with what is made", "leave them out")
+        raise UsageError(f"--score takes none of {others}: it scores with what is made", "leave them out")
     output, kind = next(iter(stage.outputs.items()))
     if values["scorer_"] is not None:
         artifact = find(run, f"--{output}", values["scorer_"], kind, "")
@@ -44,6 +43,12 @@ def print_scores(run: RunDir, id: str, stage: Stage[Any], values: Mapping[str, A
     with _opened(values["score_"]) as (name, file), Console() as console:
         for row in stage.score(artifact, file, name, console.say):
             print(json.dumps(row))  # ASCII, which any terminal and locale takes
+
+
+def given_options(stage: Stage[Any], values: Mapping[str, Any], *, but: Collection[str]) -> str:
+    """The options that were typed, as typed, except those of the parameters ``but``."""
+    others = [name for name, value in values.items() if name not in but and _is_given(stage, name, value)]
+    return ", ".join(f"--{name.rstrip('_').replace('_', '-')}" for name in others)
 
 
 def _is_given(stage: Stage[Any], name: str, value: Any) -> bool:

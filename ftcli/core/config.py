@@ -7,6 +7,7 @@ wrong input is reported, all problems at once and each with the nearest known na
 from __future__ import annotations
 
 import difflib
+import typing
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, TypeVar
@@ -35,11 +36,13 @@ C = TypeVar("C", bound=StageConfig)
 
 @dataclass(frozen=True)
 class Problem:
-    """One thing wrong with one setting. ``key`` is empty when the settings as a whole are at fault."""
+    """One thing wrong with one setting. ``key`` is empty when the settings as a whole are at fault; ``at`` is the place inside
+    the setting's value, e.g. ``(0, "max_drop")`` of a list of rules."""
 
     key: str
     message: str
     hint: str = ""
+    at: tuple[str | int, ...] = ()
 
 
 PEER_NAMES = {
@@ -106,21 +109,36 @@ def parse(model: type[C], values: Mapping[str, Any]) -> tuple[C | None, list[Pro
 
 def _problem(model: type[StageConfig], item: Any) -> Problem:
     path = [str(part) for part in item["loc"]]
-    key = path[0] if path else ""
+    key, at = path[0] if path else "", tuple(item["loc"][1:])
+    where = ".".join(part for part in path if not part.startswith(("constrained-", "function-")))
     if item["type"] == "extra_forbidden":
         if key in model.refused:
             return Problem(key, f"{key} is not offered: {model.refused[key]}")
+        if at:
+            return Problem(key, f"{where.rpartition('.')[0]}: unknown key {path[-1]}", _nearest_inside(model, path), at)
         return Problem(key, f"unknown key {key}", nearest(key, model.model_fields))
     if item["type"] == "missing":
-        return Problem(key, f"{key} must be given")
+        return Problem(key, f"{where} must be given", at=at)
     message = item["msg"].removeprefix("Value error, ")
     if item["type"] == "value_error":
-        return Problem(key, f"{key}: {message}" if key else message)
+        return Problem(key, f"{where}: {message}" if where else message, at=at)
     hint = ""
     if item["type"] == "literal_error":
         hint = nearest(str(item["input"]), _literals(item))
-    where = ".".join(part for part in path if not part.startswith(("constrained-", "function-")))
-    return Problem(key, f"{where}: {message[0].lower()}{message[1:]}, got {item['input']!r}", hint)
+    return Problem(key, f"{where}: {message[0].lower()}{message[1:]}, got {item['input']!r}", hint, at)
+
+
+def _nearest_inside(model: type[BaseModel], path: list[str]) -> str:
+    """What the last of ``path`` may have meant, in the models that the setting's value, or each of its items, must fit."""
+    known = [name for inner in _models_in(model.model_fields[path[0]].annotation) for name in inner.model_fields]
+    return nearest(path[-1], known) or f"it has {', '.join(known)}"
+
+
+def _models_in(annotation: Any) -> list[type[BaseModel]]:
+    """The models that a type names, e.g. ``Rule`` of ``tuple[Rule, ...]``."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [model for part in typing.get_args(annotation) for model in _models_in(part)]
 
 
 def _literals(item: Any) -> list[str]:

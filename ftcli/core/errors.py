@@ -46,6 +46,12 @@ class GateFailed(FtcliError):
     exit_code = 6
 
 
+class GateNotEvaluable(FtcliError):
+    """A gate could not be judged: a figure is missing or not finite, or too little was measured."""
+
+    exit_code = 7
+
+
 class BadData(FtcliError):
     """Input rows that cannot be used: empty, malformed, or of the wrong type for the stage."""
 
@@ -84,7 +90,19 @@ class Corrupt(FtcliError):
 
 BY_EXIT_CODE: dict[int, type[FtcliError]] = {
     cls.exit_code: cls
-    for cls in (StageFailed, UsageError, Busy, GateFailed, BadData, OutOfMemory, Diverged, DiskError, Stopped, Corrupt)
+    for cls in (
+        StageFailed,
+        UsageError,
+        Busy,
+        GateFailed,
+        GateNotEvaluable,
+        BadData,
+        OutOfMemory,
+        Diverged,
+        DiskError,
+        Stopped,
+        Corrupt,
+    )
 }
 """Lets the controller raise again what a worker reported by its exit code."""
 

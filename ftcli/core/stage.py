@@ -170,6 +170,8 @@ class Stage(Generic[C]):
     score: Callable[[Artifact, Iterable[bytes], str, Callable[[str], None]], Iterator[dict[str, Any]]] | None = None
     """Scores the JSON lines of a file, with what the stage makes as its first output: the flag ``--score``. Given that artifact,
     the lines, the file's name for errors, and what says things to a person, it gives each line's object with its scores."""
+    plan: Callable[[str], str] | None = None
+    """How much data would show an effect of a given size, in words, without any inputs: the flag ``--power``."""
 
     def __post_init__(self) -> None:
         clash = set(self.inputs) & set(self.config.model_fields)

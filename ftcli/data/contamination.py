@@ -43,6 +43,15 @@ class Matches:
 
 
 @dataclass(frozen=True, slots=True)
+class Overlaps:
+    """Pairs [k] of a row and an item that it repeats, and the share of the item's own 3-grams that it has."""
+
+    row: NDArray[np.int64]
+    item: NDArray[np.int64]
+    containment: NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
 class EvaluationIndex:
     """The word n-grams of an evaluation set, and which of its items hold them."""
 
@@ -84,21 +93,54 @@ class EvaluationIndex:
                 found.item[row], found.containment[row], found.contaminated[row] = item, 1.0, True
         return found
 
+    def overlaps(self, texts: Sequence[str], threshold: float = 0.5) -> Overlaps:
+        """Every pair of a row and an item it repeats: the row is contaminated with it (see `match`) or shares a 13-gram with it."""
+        found = [np.zeros((2, 0), np.int64)], [np.zeros(0)]
+        begin, count = 0, max(len(self.sizes), 1)
+        for block in text_blocks([normalise(text) for text in texts]):
+            words, offsets = words_of(block)
+            row, item, shared = self._shared(words, offsets)
+            is_contaminated = self._is_enough(item, shared, threshold)
+            long_row, long_item = self.long_grams.find(words, offsets)
+            known = row * count + item
+            pairs = np.union1d(known[is_contaminated], long_row * count + long_item)
+            place = np.minimum(np.searchsorted(known, pairs), max(len(known) - 1, 0))
+            # a 13-gram of the item's own may consist of 3-grams that many items have
+            is_known = known[place] == pairs if len(known) else np.zeros(len(pairs), bool)
+            share = np.zeros(len(pairs))
+            share[is_known] = (shared / self.sizes[item])[place[is_known]]
+            found[0].append(np.stack(np.divmod(pairs, count)) + np.array([[begin], [0]]))
+            found[1].append(share)
+            begin += len(block)
+        row, item = np.concatenate(found[0], axis=1)
+        return Overlaps(row, item, np.concatenate(found[1]))
+
     def _match_block(self, texts: list[str], threshold: float, found: Matches, begin: int) -> None:
         words, offsets = words_of(texts)
         long_row, _ = self.long_grams.find(words, offsets)
         found.flagged[begin + long_row] = True
-        row, item = self.grams.find(words, offsets)
-        pairs, shared = np.unique(row * len(self.sizes) + item, return_counts=True)
-        row, item = np.divmod(pairs, max(len(self.sizes), 1))
+        row, item, shared = self._shared(words, offsets)
+        is_contaminated = self._is_enough(item, shared, threshold)
         size = self.sizes[item]
-        needed = np.maximum(np.ceil(threshold * size), np.minimum(size, LEAST_SHARED))
-        is_contaminated = shared >= needed
         order = np.lexsort((item, -shared / size, ~is_contaminated, row))
         order = order[np.diff(row[order], prepend=-1) > 0]
         place = begin + row[order]
         found.item[place], found.containment[place] = item[order], (shared / size)[order]
         found.contaminated[place] = is_contaminated[order]
+
+    def _shared(
+        self, words: NDArray[np.uint64], offsets: NDArray[np.int64]
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+        """Pairs of a text and an item, and how many 3-grams each pair shares."""
+        row, item = self.grams.find(words, offsets)
+        pairs, shared = np.unique(row * len(self.sizes) + item, return_counts=True)
+        row, item = np.divmod(pairs, max(len(self.sizes), 1))
+        return row, item, shared
+
+    def _is_enough(self, item: NDArray[np.int64], shared: NDArray[np.int64], threshold: float) -> NDArray[np.bool_]:
+        size = self.sizes[item]
+        is_enough: NDArray[np.bool_] = shared >= np.maximum(np.ceil(threshold * size), np.minimum(size, LEAST_SHARED))
+        return is_enough
 
 
 @dataclass(frozen=True, slots=True)

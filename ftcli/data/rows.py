@@ -89,7 +89,7 @@ def read_split(folder: Path, split: str, *wanted: RowType, limit: int | None = N
     Raises `BadData` naming file and line for a missing file, a line that is no JSON object, or another row type.
     """
     path = split_file(folder, split)
-    found = read_jsonl(path) if path.suffix == ".jsonl" else _read_parquet(path)
+    found = stream_rows(path)
     rows: list[Row] = []
     while limit is None or len(rows) < limit:
         row = next(found, None)
@@ -97,6 +97,11 @@ def read_split(folder: Path, split: str, *wanted: RowType, limit: int | None = N
             break
         rows.append(_checked(f"{path}:{len(rows) + 1}", row, wanted))
     return rows
+
+
+def stream_rows(path: Path) -> Iterator[Row]:
+    """The rows of a split's file (`split_file`) one after another, unchecked: for files that a stage has read before."""
+    return read_jsonl(path) if path.suffix == ".jsonl" else _read_parquet(path)
 
 
 def _checked(place: str, row: Row, wanted: tuple[RowType, ...]) -> Row:

@@ -27,7 +27,7 @@ def _info(description: str) -> evaluate.MetricInfo:
 
 
 class Rouge(evaluate.Metric):  # type: ignore[misc]
-    """``rouge1``, ``rouge2``, ``rougeL``: plain means of F1, 0 to 1."""
+    """``rouge1``, ``rouge2``, ``rougeL``, ``rougeLsum``: plain means of F1, 0 to 1."""
 
     def score(
         self,
@@ -48,14 +48,16 @@ class Rouge(evaluate.Metric):  # type: ignore[misc]
 class SacreBleu(evaluate.Metric):  # type: ignore[misc]
     """``bleu``, 0 to 100."""
 
-    def score(self, predictions: list[str], references: list[str]) -> dict[str, text.TextScore]:
-        return {"bleu": text.bleu(predictions, references)}
+    def score(
+        self, predictions: list[str], references: list[str], tokenizer: text.BleuTokenizer = "13a"
+    ) -> dict[str, text.TextScore]:
+        return {"bleu": text.bleu(predictions, references, tokenizer=tokenizer)}
 
     def _info(self) -> evaluate.MetricInfo:
         return _info("sacreBLEU of the corpus")
 
-    def _compute(self, predictions: list[str], references: list[str]) -> dict[str, Any]:
-        return _values(self.score(predictions, references))
+    def _compute(self, predictions: list[str], references: list[str], **settings: Any) -> dict[str, Any]:
+        return _values(self.score(predictions, references, **settings))
 
 
 class ChrF(evaluate.Metric):  # type: ignore[misc]
@@ -66,6 +68,19 @@ class ChrF(evaluate.Metric):  # type: ignore[misc]
 
     def _info(self) -> evaluate.MetricInfo:
         return _info("chrF++ of the corpus")
+
+    def _compute(self, predictions: list[str], references: list[str]) -> dict[str, Any]:
+        return _values(self.score(predictions, references))
+
+
+class Ter(evaluate.Metric):  # type: ignore[misc]
+    """``ter``, edits per 100 words of the references; lower is better."""
+
+    def score(self, predictions: list[str], references: list[str]) -> dict[str, text.TextScore]:
+        return {"ter": text.ter(predictions, references)}
+
+    def _info(self) -> evaluate.MetricInfo:
+        return _info("Translation edit rate of the corpus")
 
     def _compute(self, predictions: list[str], references: list[str]) -> dict[str, Any]:
         return _values(self.score(predictions, references))
@@ -84,11 +99,54 @@ class ExactMatch(evaluate.Metric):  # type: ignore[misc]
         return _values(self.score(predictions, references))
 
 
+class TokenF1(evaluate.Metric):  # type: ignore[misc]
+    """``token_f1``: SQuAD's F1 of shared words, 0 to 1."""
+
+    def score(self, predictions: list[str], references: list[str]) -> dict[str, text.TextScore]:
+        return {"token_f1": text.token_f1(predictions, references)}
+
+    def _info(self) -> evaluate.MetricInfo:
+        return _info("SQuAD's F1 of shared words, mean over rows")
+
+    def _compute(self, predictions: list[str], references: list[str]) -> dict[str, Any]:
+        return _values(self.score(predictions, references))
+
+
+class Distinct(evaluate.Metric):  # type: ignore[misc]
+    """``distinct1`` and ``distinct2``, 0 to 1; the references are not looked at."""
+
+    def score(self, predictions: list[str], references: list[str]) -> dict[str, text.TextScore]:
+        return text.distinct(predictions)
+
+    def _info(self) -> evaluate.MetricInfo:
+        return _info("Different words and word pairs of an answer over all of its, mean over rows")
+
+    def _compute(self, predictions: list[str], references: list[str]) -> dict[str, Any]:
+        return _values(self.score(predictions, references))
+
+
+class LengthRatio(evaluate.Metric):  # type: ignore[misc]
+    """``length_ratio``: words of the answers over words of the references."""
+
+    def score(self, predictions: list[str], references: list[str]) -> dict[str, text.TextScore]:
+        return {"length_ratio": text.length_ratio(predictions, references)}
+
+    def _info(self) -> evaluate.MetricInfo:
+        return _info("Words of all answers over words of all references")
+
+    def _compute(self, predictions: list[str], references: list[str]) -> dict[str, Any]:
+        return _values(self.score(predictions, references))
+
+
 TEXT_METRICS: dict[str, type[evaluate.Metric]] = {
     "rouge": Rouge,
     "bleu": SacreBleu,
     "chrf": ChrF,
+    "ter": Ter,
     "exact_match": ExactMatch,
+    "token_f1": TokenF1,
+    "distinct": Distinct,
+    "length": LengthRatio,
 }
 """By the family names of `ftcli.metrics.names`."""
 

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
+from ftcli.core.memory import in_batches
 from ftcli.metrics.statistics import Examples
 
 LN2 = math.log(2)
@@ -43,20 +44,31 @@ def score_answers(
     pad_id: int,
     batch_size: int = 16,
     on_batch: Callable[[int], None] = lambda done: None,
+    on_rows: Callable[[Sequence[int], Sequence[AnswerScore]], None] = lambda rows, scores: None,
+    on_halved: Callable[[int], None] = lambda size: None,
 ) -> list[AnswerScore]:
     """Score ``(prompt ids, answer ids)`` pairs, in their order; prompts and answers have at least one token each.
 
-    ``backbone`` gives ``last_hidden_state`` [B, T, H], ``head`` logits of it. Longest pairs come first: memory runs out at once or
-    not at all. The batch size changes no result beyond the rounding of the matrix products.
+    ``backbone`` gives ``last_hidden_state`` [B, T, H], ``head`` logits of it. Longest pairs come first, and where memory does not
+    suffice, batches are halved, which ``on_halved`` hears of (`ftcli.core.memory.in_batches`). The batch size changes no result
+    beyond the rounding of the matrix products. ``on_rows`` is called with the pairs of each finished batch and their scores,
+    ``on_batch`` with the number of pairs finished so far.
     """
-    order = sorted(range(len(pairs)), key=lambda index: -(len(pairs[index][0]) + len(pairs[index][1])))
-    scores: dict[int, AnswerScore] = {}
-    for first in range(0, len(order), batch_size):
-        chosen = order[first : first + batch_size]
-        batch = _score_batch(backbone, head, [pairs[index] for index in chosen], pad_id)
-        scores.update(zip(chosen, batch, strict=True))
-        on_batch(len(scores))
-    return [scores[index] for index in range(len(pairs))]
+    done = 0
+
+    def finished(rows: list[int], scores: Sequence[AnswerScore]) -> None:
+        nonlocal done
+        done += len(rows)
+        on_rows(rows, scores)
+        on_batch(done)
+
+    return in_batches(
+        [len(prompt) + len(answer) for prompt, answer in pairs],
+        batch_size,
+        lambda rows: _score_batch(backbone, head, [pairs[row] for row in rows], pad_id),
+        on_rows=finished,
+        on_halved=on_halved,
+    )
 
 
 @torch.inference_mode()

@@ -152,18 +152,12 @@ def outlines(edges: Sequence[float], shares: Mapping[str, Sequence[float]], *, x
     ``edges`` are one more than the shares of each.
     """
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=TRACK_SIZE, layout="constrained")
-        axes = figure.subplots()
+        figure, axes = _small()
         for number, (label, values) in enumerate(shares.items()):
             if number == 0:
                 axes.stairs(values, edges, fill=True, color=BASE, alpha=0.45, label=label)
             else:
                 axes.stairs(values, edges, color=SERIES[number - 1], linewidth=1.8, label=label)
-        axes.spines[["top", "right", "left"]].set_visible(False)
-        axes.grid(axis="y", color=GRID, linewidth=0.6)
-        axes.set_axisbelow(True)
-        axes.tick_params(length=0, labelcolor=MUTED)
-        axes.xaxis.set_major_locator(MaxNLocator(6))
         axes.yaxis.set_major_locator(MaxNLocator(4))
         axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
         axes.set_xlabel(x_label)

@@ -21,6 +21,7 @@ from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
 from ftcli.core.errors import UsageError
+from ftcli.core.memory import in_batches
 
 SLICE = 256
 """Words of the vocabulary that a draw looks at one by one, having found their slice."""
@@ -93,34 +94,42 @@ def generate(
     seed: int = 0,
     batch_size: int = 32,
     on_batch: Callable[[int], None] = lambda done: None,
+    on_rows: Callable[[Sequence[int], Sequence[Generation]], None] = lambda rows, answers: None,
+    on_halved: Callable[[int], None] = lambda size: None,
     on_token: Callable[[int, int], None] = lambda row, token: None,
 ) -> list[Generation]:
     """Answers to ``prompts`` (token ids), in their order. ``temperature`` 0 is greedy.
 
-    ``keys`` name the rows for the sampling seed and must be unique to give independent samples. Rows are batched by length.
-    ``on_batch`` is called with the number of finished rows, ``on_token`` with the row and each of its tokens, stop token included,
-    as soon as it is chosen. What they raise ends the decoding, and leaves the model as it was.
+    ``keys`` name the rows for the sampling seed and must be unique to give independent samples. Rows are batched by length; a
+    batch for which memory does not suffice is begun anew with half its rows (`ftcli.core.memory.in_batches`), which ``on_halved``
+    hears of. ``on_rows`` is called with the rows of each finished batch and their answers, ``on_batch`` with the number of rows
+    finished so far, ``on_token`` with the row and each of its tokens, stop token included, as soon as it is chosen, and again in a
+    batch begun anew. What they raise ends the decoding, and leaves the model as it was.
     """
-    order = sorted(range(len(prompts)), key=lambda index: -len(prompts[index]))
-    results: list[Generation | None] = [None] * len(prompts)
+    done = 0
+
+    def answers(rows: list[int]) -> list[Generation]:
+        with adapters_in(model, split_model(model)[0].dtype):
+            return _decode(
+                model,
+                [prompts[row] for row in rows],
+                [row_seed(seed, keys[row]) for row in rows],
+                stop_ids,
+                pad_id,
+                max_new_tokens,
+                temperature,
+                lambda place, token: on_token(rows[place], token),
+            )
+
+    def finished(rows: list[int], found: Sequence[Generation]) -> None:
+        nonlocal done
+        done += len(rows)
+        on_rows(rows, found)
+        on_batch(done)
+
     with _evaluating(model):
-        for first in range(0, len(order), batch_size):
-            chosen = order[first : first + batch_size]
-            with adapters_in(model, split_model(model)[0].dtype):
-                rows = _decode(
-                    model,
-                    [prompts[index] for index in chosen],
-                    [row_seed(seed, keys[index]) for index in chosen],
-                    stop_ids,
-                    pad_id,
-                    max_new_tokens,
-                    temperature,
-                    lambda row, token, chosen=chosen: on_token(chosen[row], token),
-                )
-            for index, row in zip(chosen, rows, strict=True):
-                results[index] = row
-            on_batch(min(first + batch_size, len(order)))
-    return [result for result in results if result is not None]
+        sizes = [len(prompt) for prompt in prompts]
+        return in_batches(sizes, batch_size, answers, on_rows=finished, on_halved=on_halved)
 
 
 @contextmanager

@@ -16,7 +16,7 @@ import torch
 from peft import PeftModel
 from peft.utils import ModulesToSaveWrapper
 from safetensors import SafetensorError, safe_open
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from ftcli.core.errors import Corrupt, UsageError
 from ftcli.core.stage import Artifact
@@ -78,6 +78,12 @@ def load_tokenizer_of(artifact: Artifact) -> PreTrainedTokenizerBase:
     return load_tokenizer(artifact.path if has_own else artifact.base.path)  # type: ignore[union-attr]
 
 
+def longest_input(folder: Path) -> int | None:
+    """The tokens that the model in ``folder`` can read, from its config; None where that tells no limit."""
+    found = getattr(AutoConfig.from_pretrained(folder).get_text_config(), "max_position_embeddings", None)
+    return None if found is None else int(found)
+
+
 def load_base(
     folder: Path,
     dtype: torch.dtype,
@@ -126,7 +132,12 @@ def load_model(artifact: Artifact, dtype: torch.dtype, device: torch.device, *, 
     that were added, and modules that were trained whole in the model's own format."""
     if artifact.base is None:
         return load_base(artifact.path, dtype, device)
-    base = load_base_of(artifact, dtype, device)
+    return adapt(load_base_of(artifact, dtype, device), artifact, dtype, trainable=trainable)
+
+
+def adapt(base: PreTrainedModel, artifact: Artifact, dtype: torch.dtype, *, trainable: bool = False) -> PeftModel:
+    """The adapter ``artifact`` on ``base``, which gets the rows of tokens that were added; modules that were trained whole are in
+    ``dtype``, that of the base, unless they are ``trainable``."""
     fit_vocabulary(base, artifact.path)
     model = load_adapter(base, artifact, trainable=trainable)
     if not trainable:

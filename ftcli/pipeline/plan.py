@@ -49,18 +49,22 @@ def run_recipe(
     until: str | None = None,
     force: Sequence[str] = (),
     wait: bool = False,
+    done: Callable[[Published], None] | None = None,
 ) -> list[Published]:
-    """Run the stages of ``recipe`` in order and return their outputs. Everything from outside is fetched and checked first."""
+    """Run the stages of ``recipe`` in order and return their outputs; ``done`` is told of each as soon as it is there.
+
+    Everything from outside is fetched and checked first. A gate that fails ends the recipe.
+    """
     for id in force:
         recipe.index(id)
     entries = wanted(recipe, until)
     outside = _resolve_outside(entries)
     run.write_index(recipe.name, [entry.id for entry in recipe.entries])
-    done: dict[str, Published] = {}
+    found: dict[str, Published] = {}
     for entry in entries:
-        task = _task(entry, outside, done)
-        done[entry.id] = execute(task, run, launch, sink, say, force=entry.id in force, wait=wait)
-    return list(done.values())
+        task = _task(entry, outside, found)
+        found[entry.id] = execute(task, run, launch, sink, say, force=entry.id in force, wait=wait, done=done)
+    return list(found.values())
 
 
 def forecast(recipe: Recipe, run: RunDir, *, until: str | None = None, force: Sequence[str] = ()) -> list[Forecast]:

@@ -256,9 +256,10 @@ def _report(reader: _Reader, header: _Header, problem: Problem, origins: Mapping
     if origin == "--set":
         reader.set_problem(f"{header.id}.{problem.key}: {problem.message}", problem.hint)
     elif origin.endswith("(defaults)"):
-        reader.problem(reader.document.line("defaults", problem.key), f"{header.id}: {problem.message}", problem.hint)
+        line = reader.document.line("defaults", problem.key, *problem.at)
+        reader.problem(line, f"{header.id}: {problem.message}", problem.hint)
     else:
-        line = reader.document.line("stages", header.index, "with", problem.key)
+        line = reader.document.line("stages", header.index, "with", problem.key, *problem.at)
         reader.problem(line, f"{header.id}: {problem.message}", problem.hint)
 
 

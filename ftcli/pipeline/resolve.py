@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ftcli.core.errors import Corrupt, UsageError
-from ftcli.core.rundir import Published, RunDir
+from ftcli.core.rundir import FP12, Published, RunDir
 from ftcli.core.stage import Artifact, Kind
 from ftcli.data.rows import SPLITS
 from ftcli.data.sources import pydoc
@@ -52,7 +52,8 @@ def making(item: Published) -> dict[str, Any]:
     """How ``item`` came to be: excerpts of its manifest and of those it was made from, in the same run directory.
 
     ``stages/<id>/<fp12>`` of each, ``item``'s first, with ``settings`` that differ from their defaults, ``inputs``,
-    ``outputs``, ``facts`` (figures only) and the ``ftcli`` version. What is gone from the run directory is left out.
+    ``outputs``, ``facts`` (figures only), the ``ftcli`` version, and the ``path`` of its folder. What is gone from the run
+    directory is left out.
     """
     run = RunDir(item.path.parents[2])
     found: dict[str, Any] = {}
@@ -61,7 +62,7 @@ def making(item: Published) -> dict[str, Any]:
         one = left.pop(0)
         place = f"stages/{one.id}/{one.path.name}"
         if place not in found:
-            found[place] = _excerpt(one.manifest)
+            found[place] = {**_excerpt(one.manifest), "path": str(one.path)}
             left += _producers(run, one.manifest)
     return found
 
@@ -98,7 +99,7 @@ def from_outside(ref: str, kind: Kind, label: str, *, fetch: bool = True) -> Art
     With ``fetch`` false, nothing is downloaded or converted: `NotFetched` is raised instead.
     """
     if kind is Kind.MODEL:
-        return replace(_model(ref, fetch=fetch), label=label)
+        return replace(_model(ref, fetch=fetch), label=label, made=_made_elsewhere(Path(ref)))
     if kind is Kind.SOURCE:
         return _source(ref, label, fetch=fetch)
     if kind is Kind.FUNCTION:
@@ -106,6 +107,17 @@ def from_outside(ref: str, kind: Kind, label: str, *, fetch: bool = True) -> Art
     path = Path(ref)
     _check_folder(path, kind)
     return Artifact(kind, ref, path, _digest(path), label, _base_of(path, fetch=fetch))
+
+
+def _made_elsewhere(path: Path) -> dict[str, Any]:
+    """How an output of another run directory came to be; empty for any other path."""
+    folder = path.resolve()
+    if not FP12.fullmatch(folder.parent.name) or len(folder.parents) < 4 or folder.parents[2].name != "stages":
+        return {}
+    with suppress(Corrupt):
+        item = RunDir(folder.parents[3]).published(folder.parents[1].name, folder.parent.name)
+        return making(item) if item is not None else {}
+    return {}
 
 
 def _digest(path: Path) -> str:

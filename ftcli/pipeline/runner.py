@@ -99,12 +99,37 @@ def execute(
     *,
     force: bool = False,
     wait: bool = False,
+    done: Callable[[Published], None] | None = None,
 ) -> Published:
-    """Return the published output of ``task``, running it if needed.
+    """Return the published output of ``task``, running it if needed; ``done`` is told of it first.
 
     Raises what the stage raised (its work stays, so that the same command goes on from there), `Busy` if another
-    process works on it, and `DiskError` if publishing fails.
+    process works on it, and `DiskError` if publishing fails. A stage that judged a gate publishes whatever the verdict, and
+    says it in its facts: `GateFailed` or `GateNotEvaluable` is raised then, of an earlier output too.
     """
+    published = _published(task, run, launch, sink, say, force=force, wait=wait)
+    if done is not None:
+        done(published)
+    _raise_verdict(task, published)
+    return published
+
+
+def _raise_verdict(task: Task, published: Published) -> None:
+    gate = published.manifest["facts"].get("gate")
+    if gate is not None:
+        Result(gate["exit_code"], f"{task.id}: {gate['message']}", gate["hint"]).raise_for_failure()
+
+
+def _published(
+    task: Task,
+    run: RunDir,
+    launch: Launcher,
+    sink: Sink,
+    say: Callable[[str], None],
+    *,
+    force: bool,
+    wait: bool,
+) -> Published:
     with disk_errors(run.root):
         decision = decide(task, run, force=force)
         if decision.cached is None:

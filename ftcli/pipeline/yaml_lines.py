@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import yaml
+from pydantic import BaseModel
 
 KeyPath = tuple[str | int, ...]
 
@@ -87,8 +88,8 @@ def scalar(text: str) -> Any:
 def value_for(annotation: Any, text: str) -> Any:
     """What ``text``, typed in a shell, means for a setting of type ``annotation``.
 
-    A setting that takes text gets it unchanged (only ``null`` is no value), a list may be written ``a,b`` or ``[a, b]``, and
-    everything else is read as in a recipe.
+    A setting that takes text gets it unchanged (only ``null`` is no value), a list may be written ``a,b`` or ``[a, b]``, a list of
+    mappings ``{...}`` for one of them, and everything else is read as in a recipe.
     """
     union = typing.get_origin(annotation) in (types.UnionType, typing.Union)
     members = [
@@ -97,12 +98,12 @@ def value_for(annotation: Any, text: str) -> Any:
     if union and text in ("null", "~"):
         return None
     if typing.get_origin(members[0]) in (list, tuple):
-        whole = scalar(text)
-        return (
-            whole
-            if isinstance(whole, list)
-            else [value_for(typing.get_args(members[0])[0], part) for part in text.split(",")]
-        )
+        whole, item = scalar(text), typing.get_args(members[0])[0]
+        if isinstance(whole, list):
+            return whole
+        if isinstance(item, type) and issubclass(item, BaseModel):
+            return [whole]
+        return [value_for(item, part) for part in text.split(",")]
     return text if members == [str] else scalar(text)
 
 

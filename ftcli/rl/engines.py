@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any, Protocol
@@ -43,10 +43,16 @@ class RolloutEngine(Protocol):
 
 
 class HfEngine:
-    """Samples in this process, with the model that is trained (`ftcli.models.generate`)."""
+    """Samples in this process, with the model that is trained (`ftcli.models.generate`).
 
-    def __init__(self) -> None:
+    Where memory does not suffice for a batch, all later ones are as small as the largest that it sufficed for; ``on_halved`` hears
+    of their size.
+    """
+
+    def __init__(self, on_halved: Callable[[int], None] = lambda size: None) -> None:
         self._model: Any = None
+        self._on_halved = on_halved
+        self._most: int | None = None
 
     def sync(self, model: Any, version: int) -> None:
         self._model = model
@@ -65,8 +71,13 @@ class HfEngine:
             max_new_tokens=sampling.response_length,
             temperature=sampling.temperature,
             seed=seed,
-            batch_size=sampling.batch_size,
+            batch_size=min(sampling.batch_size, self._most or sampling.batch_size),
+            on_halved=self._halved,
         )
+
+    def _halved(self, size: int) -> None:
+        self._most = size
+        self._on_halved(size)
 
 
 class VllmServerEngine:

@@ -83,6 +83,9 @@ SPECIAL: dict[str, tuple[list[str], Any]] = {
     "reward_weights": (["{reward: 0.5}"], {"reward": 0.5}),
     "dual_clip": (["3.0"], 3.0),
     "stop_on": (["kl,entropy"], ["kl", "entropy"]),
+    "gate": (["{metric: rougeL, max_drop: 0.01}"], [{"metric": "rougeL", "max_drop": 0.01}]),
+    "fail_if": (["rougeL.delta < -0.01"], ["rougeL.delta < -0.01"]),
+    "stride": (["256"], 256),
 }
 """Fields whose value must be one of few, or fit another field's default."""
 BEST = {"early_stopping_patience", "load_best_model_at_end", "lr_scheduler_kwargs"}
@@ -93,6 +96,7 @@ ALONE = {
     "qlora": {*BEST, "init_lora_weights"},
     "export": {"gguf_type"},
     "ppo": {"rollout_is_cap"},
+    "eval": {"judge_url", "judge_model"},
 }
 """Fields that another field must go with."""
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 from typing import Annotated, Literal
 
 import pytest
-from pydantic import Field, model_validator
+from pydantic import BaseModel, Field, model_validator
 
 from ftcli.core.config import ExecOnly, Problem, StageConfig, nearest, non_default, parse, semantic
 
@@ -108,3 +108,37 @@ def test_nearest_prefers_the_name_that_other_tools_use_if_it_is_known() -> None:
     assert nearest("epochs", ["num_train_epochs", "epoch_size"]) == "did you mean num_train_epochs?"
     assert nearest("epochs", ["epoch_size"]) == "did you mean epoch_size?"
     assert nearest("epochs", ["seed"]) == ""
+
+
+class Part(BaseModel, extra="forbid"):
+    size: int
+    colour: Literal["red", "blue"] = "red"
+
+
+class WholeConfig(StageConfig):
+    parts: tuple[Part, ...] = ()
+    """Parts."""
+
+
+@pytest.mark.parametrize(
+    ("part", "problem"),
+    [
+        (
+            {"size": 1, "color": "red"},
+            Problem("parts", "parts.1: unknown key color", "did you mean colour?", (1, "color")),
+        ),
+        ({"size": 1, "zzz": 1}, Problem("parts", "parts.1: unknown key zzz", "it has size, colour", (1, "zzz"))),
+        ({}, Problem("parts", "parts.1.size must be given", "", (1, "size"))),
+        (
+            {"size": 1, "colour": "blu"},
+            Problem(
+                "parts",
+                "parts.1.colour: input should be 'red' or 'blue', got 'blu'",
+                "did you mean blue?",
+                (1, "colour"),
+            ),
+        ),
+    ],
+)
+def test_a_problem_inside_a_value_is_named_with_its_place(part: dict[str, object], problem: Problem) -> None:
+    assert parse(WholeConfig, {"parts": [{"size": 1}, part]}) == (None, [problem])

@@ -15,6 +15,7 @@ def test_exit_codes_are_those_that_are_documented() -> None:
         "UsageError": 2,
         "Busy": 5,
         "GateFailed": 6,
+        "GateNotEvaluable": 7,
         "BadData": 65,
         "OutOfMemory": 71,
         "Diverged": 72,

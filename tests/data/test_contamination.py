@@ -44,6 +44,41 @@ def test_containment_is_that_of_sets_of_words(seed: int, threshold: float) -> No
         assert found.flagged[row] == any(grams(item, 13) & grams(text, 13) for item in items)
 
 
+@given(st.integers(0, 10_000), st.sampled_from([0.3, 0.5, 0.8]))
+def test_overlaps_are_all_pairs_and_not_only_the_best(seed: int, threshold: float) -> None:
+    source = random.Random(seed)
+    items = [" ".join(source.choices("abcd", k=source.randint(20, 40))) for _ in range(3)]
+    parts = [" ".join(item.split()[: source.randint(5, 40)]) for item in items]
+    texts = [f"{source.choice(parts)} e f {source.choice(parts)}" for _ in range(6)]
+    items = list(dict.fromkeys(items))
+    expected = {}
+    for row, text in enumerate(texts):
+        for place, item in enumerate(items):
+            shared, size = len(grams(item, 3) & grams(text, 3)), len(grams(item, 3))
+            if (shared >= threshold * size and shared >= 8) or grams(item, 13) & grams(text, 13):
+                expected[row, place] = pytest.approx(shared / size)
+    found = EvaluationIndex.of(items).overlaps(texts, threshold)
+    pairs = zip(found.row.tolist(), found.item.tolist(), strict=True)
+    assert dict(zip(pairs, found.containment.tolist(), strict=True)) == expected
+
+
+def test_a_passage_of_common_words_is_an_overlap_without_any_containment() -> None:
+    """Every 3-gram of the passage is in all items, which so have none of their own; its 13 words in this order are in one."""
+    words = [f"w{number}" for number in range(15)]
+    grams_of_it = [" ".join(words[start : start + 3]) for start in range(13)]
+    filler = Prose(9)
+    items = [f" {filler.text(6)} ".join(grams_of_it) for _ in range(8)]
+    index = EvaluationIndex.of([*items, " ".join(words)])
+    found = index.overlaps(["nothing of it", " ".join(words)])
+    assert (found.row.tolist(), found.item.tolist(), found.containment.tolist()) == ([1], [8], [0.0])
+
+
+@pytest.mark.parametrize(("items", "texts"), [([], []), ([], ["a text"]), (["", " "], ["", "a b c"]), ([QUESTION], [])])
+def test_nothing_overlaps_nothing(items: list[str], texts: list[str]) -> None:
+    found = EvaluationIndex.of(items).overlaps(texts)
+    assert (len(found.row), len(found.item), len(found.containment)) == (0, 0, 0)
+
+
 @pytest.mark.parametrize(
     "text",
     [

@@ -1,15 +1,38 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from itertools import product
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sacrebleu.metrics import BLEU, CHRF
+from sacrebleu.metrics.base import Metric
+from sacrebleu.significance import PairedTest
 from scipy import stats
 
-from ftcli.metrics.statistics import Examples, difference, interval, mean_of, standard_error, wilson
+from ftcli.metrics.corpus import corpus_of
+from ftcli.metrics.statistics import (
+    EXACT_ROWS,
+    Array,
+    Examples,
+    detectable,
+    difference,
+    fewest_rows,
+    holm,
+    interval,
+    mcnemar,
+    mean_of,
+    paired_error,
+    paired_interval,
+    permutation_p,
+    quotient,
+    standard_error,
+    wilson,
+)
+from ftcli.metrics.text import TextScore, bleu, chrf
 
 BASE = [0.31, 0.42, 0.55, 0.10, 0.77, 0.63, 0.28, 0.91, 0.44, 0.36, 0.52, 0.49, 0.70, 0.15, 0.83, 0.60, 0.33, 0.47]
 BASE += [0.58, 0.66]
@@ -111,3 +134,178 @@ def test_different_numbers_of_examples_cannot_be_paired():
 )
 def test_wilson_intervals(successes: int, n: int, expected: tuple[float, float]):
     assert wilson(successes, n) == pytest.approx(expected, abs=1e-6)
+
+
+def log_perplexity(rng: np.random.Generator, n: int) -> tuple[Examples, Examples]:
+    """Two models' (nll, tokens) of the same documents, which are of different lengths and difficulty."""
+    tokens = rng.integers(3, 60, size=n).astype(float)
+    hardness = rng.normal(3, 0.5, size=n)
+    one, two = (tokens * (hardness + rng.normal(shift, 0.1, size=n)) for shift in (0.0, 0.02))
+    return Examples(np.stack([one, tokens], axis=1)), Examples(np.stack([two, tokens], axis=1))
+
+
+def scipy_interval(first: Examples, second: Examples, resamples: int) -> tuple[float, float]:
+    def change(index: np.ndarray, axis: int = -1) -> Array:
+        sums = [side.corpus(side.statistics[index].sum(axis=-2)) for side in (first, second)]
+        return sums[1] - sums[0]
+
+    rows = (np.arange(len(first)),)
+    found = stats.bootstrap(
+        rows,
+        change,
+        n_resamples=resamples,
+        batch=200,
+        vectorized=True,
+        method="percentile",
+        rng=np.random.default_rng(7),
+    ).confidence_interval
+    return found.low, found.high
+
+
+def scipy_p(first: Examples, second: Examples, resamples: float) -> float:
+    both = np.concatenate([first.statistics, second.statistics])
+
+    def change(one: np.ndarray, two: np.ndarray, axis: int = -1) -> Array:
+        return second.corpus(both[two].sum(axis=-2)) - first.corpus(both[one].sum(axis=-2))
+
+    rows = np.arange(len(first))
+    found = stats.permutation_test(
+        (rows, rows + len(first)),
+        change,
+        permutation_type="samples",
+        vectorized=True,
+        batch=500,
+        n_resamples=resamples,
+        rng=np.random.default_rng(7),
+    )
+    return float(found.pvalue)
+
+
+def test_intervals_are_those_of_scipys_bootstrap():
+    first, second = log_perplexity(np.random.default_rng(1), 80)
+    ours, theirs = paired_interval(first, second, resamples=20_000), scipy_interval(first, second, 20_000)
+    width = theirs[1] - theirs[0]
+    assert ours == pytest.approx(
+        theirs, abs=0.05 * width
+    )  # a percentile of 20,000 draws is known to about 0.01 of the width
+    alone = interval(second, resamples=20_000)
+    nothing = Examples(np.stack([np.zeros(80), second.statistics[:, 1]], axis=1))
+    assert alone == pytest.approx(scipy_interval(nothing, second, 20_000), abs=0.05 * (alone[1] - alone[0]))
+
+
+@pytest.mark.parametrize("n", [2, 5, 11])
+def test_exact_p_of_a_ratio_is_that_of_scipys_permutation_test(n: int):
+    first, second = log_perplexity(np.random.default_rng(n), n)
+    assert permutation_p(first, second) == pytest.approx(scipy_p(first, second, np.inf), rel=1e-12)
+
+
+def test_p_is_exact_up_to_sixteen_rows_and_drawn_beyond():
+    first, second = log_perplexity(np.random.default_rng(9), EXACT_ROWS)
+    assert permutation_p(first, second, resamples=1) == pytest.approx(scipy_p(first, second, np.inf), rel=1e-12)
+    first, second = log_perplexity(np.random.default_rng(9), EXACT_ROWS + 1)
+    exact = scipy_p(first, second, np.inf)  # 2^17 exchanges
+    drawn = permutation_p(first, second, resamples=20_000)
+    assert drawn == pytest.approx(exact, abs=4 * math.sqrt(exact * (1 - exact) / 20_000))
+    assert drawn * 20_001 == pytest.approx(round(drawn * 20_001))  # (k + 1) / (B + 1)
+
+
+def test_a_drawn_p_is_never_zero():
+    assert permutation_p(mean_of([0.0] * 30), mean_of([1.0] * 30), resamples=99) == pytest.approx(1 / 100)
+
+
+def test_a_corpus_metric_is_recomputed_from_its_counts():
+    rng = np.random.default_rng(4)
+    matches = rng.integers(0, 4, size=(2, 9, 4))
+    words = np.full((2, 9, 2), 8)
+    total = np.broadcast_to([8, 7, 6, 5], (2, 9, 4))
+    sides = np.concatenate([words, matches, total], axis=2).astype(float)
+    first, second = (Examples(side, corpus_of("bleu/13a"), "bleu/13a") for side in sides)
+    assert permutation_p(first, second) == pytest.approx(scipy_p(first, second, np.inf), rel=1e-12)
+    low, high = paired_interval(first, second)
+    assert (low, high) == pytest.approx(scipy_interval(first, second, 10_000), abs=0.08 * (high - low))
+
+
+@pytest.mark.parametrize(("name", "score", "theirs"), [("bleu", bleu, BLEU()), ("chrf", chrf, CHRF(word_order=2))])
+def test_p_of_a_corpus_metric_is_that_of_sacrebleus_paired_test(
+    name: str, score: Callable[[list[str], list[str]], TextScore], theirs: Metric
+):
+    rng = np.random.default_rng(8)
+    words = ["the", "a", "cat", "dog", "sat", "on", "mat", "and", "saw", "it", "then", "ran", "away", "from", "here"]
+    references = [" ".join(rng.choice(words, size=12)) for _ in range(30)]
+
+    def spoilt(share: float) -> list[str]:
+        return [
+            " ".join(rng.choice(words) if rng.random() < share else word for word in line.split())
+            for line in references
+        ]
+
+    first, second = spoilt(0.25), spoilt(0.3)
+    _, found = PairedTest(
+        [("first", first), ("second", second)], {name: theirs}, [references], test_type="ar", n_samples=5000
+    )()
+    one, two = score(first, references), score(second, references)
+    expected = list(found.values())[1][1]  # after the systems' names the one metric, of which the second system
+    assert two.value == pytest.approx(expected.score)
+    ours = permutation_p(one.examples, two.examples, resamples=5000)
+    assert 0.02 < expected.p_value < 0.98  # a case in which something could go wrong
+    assert ours == pytest.approx(expected.p_value, abs=4 * math.sqrt(2 * ours * (1 - ours) / 5000))
+
+
+def test_paired_errors_are_smaller_than_unpaired_ones():
+    first, second = log_perplexity(np.random.default_rng(2), 60)
+    gaps = (second.statistics[:, 0] - first.statistics[:, 0]) / first.statistics[:, 1].mean()
+    ratio = (gaps - gaps.mean() * first.statistics[:, 1] / first.statistics[:, 1].mean()).std(ddof=1) / math.sqrt(60)
+    assert paired_error(first, second) == pytest.approx(ratio, rel=0.05)  # the ratio estimator's linearised variance
+    assert paired_error(first, second) < standard_error(first)
+
+
+def test_a_resample_without_a_value_leaves_no_p_and_no_interval():
+    first = Examples(np.array([[1.0, 1.0], [0.0, 0.0], [0.0, 0.0]]))
+    second = Examples(np.array([[0.0, 1.0], [0.0, 0.0], [0.0, 0.0]]))
+    assert math.isnan(paired_interval(first, second)[0])
+    unequal = Examples(np.array([[0.0, 0.0], [0.0, 0.0], [1.0, 1.0]]))
+    assert math.isnan(permutation_p(first, unequal))  # an exchange leaves one side without any weight
+
+
+@pytest.mark.parametrize(
+    ("worse", "better", "p"),
+    [(10, 3, 0.09228516), (0, 5, 0.0625), (8, 8, 1.0), (25, 9, 0.00904119), (0, 0, 1.0), (40, 60, 0.05688793)],
+)
+def test_exact_mcnemar(worse: int, better: int, p: float):
+    assert mcnemar(worse, better) == pytest.approx(p, abs=1e-8)
+    assert mcnemar(better, worse) == mcnemar(worse, better)
+
+
+def test_holm_of_ten_p_values():
+    p = [0.001, 0.008, 0.039, 0.041, 0.042, 0.06, 0.074, 0.205, 0.212, 0.216]
+    corrected = [0.01, 0.072, 0.312, 0.312, 0.312, 0.312, 0.312, 0.615, 0.615, 0.615]
+    assert holm(p) == pytest.approx(corrected)
+    shuffled = np.random.default_rng(0).permutation(10)
+    assert holm([p[index] for index in shuffled]) == pytest.approx([corrected[index] for index in shuffled])
+
+
+def test_holm_stays_below_one_and_leaves_a_single_test_alone():
+    assert holm([0.6, 0.9, 0.7]) == [1.0, 1.0, 1.0]
+    assert holm([0.04]) == [0.04]
+    assert holm([]) == []
+
+
+def test_what_is_detectable_is_found_four_times_in_five():
+    rng = np.random.default_rng(11)
+    n, simulations = 100, 3000
+    true = detectable(1 / math.sqrt(n))
+    p = stats.ttest_1samp(rng.normal(true, 1, size=(simulations, n)), 0, axis=1).pvalue
+    assert (p < 0.05).mean() == pytest.approx(0.8, abs=3 * math.sqrt(0.8 * 0.2 / simulations) + 0.005)
+
+
+@pytest.mark.parametrize(("alpha", "rows"), [(0.05, 6), (0.01, 8), (0.1, 5), (0.0625, 6)])
+def test_fewer_rows_can_prove_nothing(alpha: float, rows: int):
+    assert fewest_rows(alpha) == rows
+    clear = [mean_of([0.0] * n) for n in (rows - 1, rows)], [mean_of([1.0] * n) for n in (rows - 1, rows)]
+    below, enough = (permutation_p(one, two) for one, two in zip(*clear, strict=True))
+    assert enough < alpha <= below
+    assert mcnemar(0, rows) < alpha <= mcnemar(0, rows - 1)
+
+
+def test_the_quotient_of_nothing_is_no_number():
+    assert math.isnan(float(quotient(np.array([0.0, 0.0]))))

@@ -94,6 +94,53 @@ def test_samples_do_not_depend_on_the_batch_or_the_order_of_rows(model: Any) -> 
     assert backwards[::-1] == whole
 
 
+@pytest.mark.parametrize("most", [1, 2, 3])
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+@pytest.mark.parametrize("after", [0, 4], ids=["at once", "while decoding"])
+def test_memory_that_runs_out_changes_no_answer(
+    monkeypatch: pytest.MonkeyPatch, most: int, temperature: float, after: int
+) -> None:
+    """A batch of more than ``most`` rows fails at its first pass, or once ``after`` tokens of it are there."""
+    model = make_model()
+    stop_ids = frozenset(range(0, 60, 9))
+    expected = run(model, stop_ids=stop_ids, temperature=temperature)
+    backbone = model.base_model
+    forward, failed = backbone.forward, []
+
+    def small(*args: Any, **options: Any) -> Any:
+        cached = options["past_key_values"].get_seq_length()
+        if len(options["input_ids"]) > most and (cached > 6 + after or after == 0):
+            failed.append(cached)
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+        return forward(*args, **options)
+
+    monkeypatch.setattr(backbone, "forward", small)
+    halved: list[int] = []
+    told: list[int] = []
+    found = run(
+        model,
+        stop_ids=stop_ids,
+        temperature=temperature,
+        on_halved=halved.append,
+        on_rows=lambda rows, answers: told.extend(rows),
+    )
+    assert found == expected
+    assert sorted(told) == [0, 1, 2, 3, 4]
+    assert len(failed) == len(halved)
+    assert after or halved == {1: [2, 1], 2: [2], 3: [2]}[most]
+
+
+def test_one_row_too_many_for_the_memory_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = make_model()
+
+    def fail(*args: Any, **options: Any) -> Any:
+        raise RuntimeError("[enforce fail at alloc_cpu.cpp:117] err == 0. DefaultCPUAllocator: can't allocate memory")
+
+    monkeypatch.setattr(model.base_model, "forward", fail)
+    with pytest.raises(RuntimeError, match="can't allocate memory"):
+        run(model)
+
+
 def test_rows_and_seeds_have_streams_of_their_own(model: Any) -> None:
     found = run(model)
     assert found[0].ids != found[3].ids, "equal prompts with different keys"

@@ -9,7 +9,7 @@ import pytest
 
 from ftcli.core.artifacts import digest_records, file_records
 from ftcli.pipeline import digests
-from ftcli.pipeline.digests import cache_dir, content_digest
+from ftcli.pipeline.digests import content_digest
 
 
 @pytest.fixture(autouse=True)
@@ -109,12 +109,3 @@ def test_a_home_that_cannot_be_written_only_costs_time(
     monkeypatch.setenv("FTCLI_CACHE", str(tmp_path / "file" / "cache"))
     later(monkeypatch, 10)
     assert content_digest(folder) == digest_records(file_records(folder))
-
-
-def test_the_cache_follows_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert cache_dir() == Path(os.environ["FTCLI_CACHE"])
-    monkeypatch.delenv("FTCLI_CACHE")
-    monkeypatch.setenv("XDG_CACHE_HOME", "/xdg")
-    assert cache_dir() == Path("/xdg/ftcli")
-    monkeypatch.delenv("XDG_CACHE_HOME")
-    assert cache_dir() == Path.home() / ".cache" / "ftcli"

@@ -230,3 +230,22 @@ def test_a_stage_is_found_by_id_or_the_nearest_is_named(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no stage jion in recipe r") as caught:
         found.index("jion")
     assert caught.value.hint == "did you mean join?"
+
+
+def test_a_mistake_inside_a_list_of_mappings_is_named_with_its_own_line(tmp_path: Path) -> None:
+    text = (
+        "defaults:\n  gate:\n    - {metric: rougeL, max_dorp: 1}\n"
+        "stages:\n  - use: judge\n"
+        "  - use: judge\n    id: other\n    with:\n      gate:\n        - metric: rougeL\n          max_drop: 0.1\n"
+        "        - metric: rougeL\n          max_ration: 2\n        - metric: rogueL\n"
+    )
+    found = problems(tmp_path, text)
+    assert found == [
+        "3: judge: gate.0: unknown key max_dorp",
+        "  hint: did you mean max_drop?",
+        "13: other: gate.1: unknown key max_ration",
+        "  hint: did you mean max_ratio?",
+        "14: other: gate.2.metric: unknown metric rogueL; did you mean rougeL?",
+    ]
+    with_set = problems(tmp_path, "stages:\n  - use: judge\n", "judge.gate={metric: rougeL, max_dorp: 1}")
+    assert with_set == ["--set judge.gate: gate.0: unknown key max_dorp", "  hint: did you mean max_drop?"]

@@ -304,10 +304,25 @@ def test_an_artifact_tells_how_it_and_its_inputs_were_made_and_its_digest_does_n
     assert first["facts"] == {"val/loss": 1.5, "format": "chat"}, "no clocks, no curves"
     assert first["inputs"] == {"model": [outside]}
     assert (first["stage"], first["settings"], first["ftcli"]) == ("sft", {"seed": 7}, "1.2")
+    assert first["path"] == str(run.root / "stages/first" / ("0" * 12))
     assert first["outputs"]["model"]["digest"] == digest(run.root / "stages/first" / ("0" * 12) / "model")
     assert Artifact.from_json(json.loads(json.dumps(found.to_json()))) == found, "it survives the job file"
     assert artifact_digest(found) == artifact_digest(Artifact(found.kind, found.ref, found.path, found.digest))
-    assert from_outside(str(found.path), Kind.MODEL, "").made == {}
+
+
+def test_an_output_of_another_run_directory_tells_how_it_was_made(tmp_path: Path) -> None:
+    run = RunDir(tmp_path / "run")
+    published_from(run, "first", "0" * 12)
+    last = published_from(run, "last", "2" * 12, record("first", "0" * 12))
+    (last.path.parent / "latest").unlink(missing_ok=True)
+    (last.path.parent / "latest").symlink_to(last.path.name)
+    for path in (last.path, last.path.parent / "latest"):
+        assert (
+            from_outside(str(path / "model"), Kind.MODEL, "").made == from_published(last, "model", Kind.MODEL, "").made
+        )
+    assert from_outside(str(model(tmp_path / "plain")), Kind.MODEL, "").made == {}
+    lonely = model(tmp_path / "stages" / "lonely" / ("4" * 12) / "model")
+    assert from_outside(str(lonely), Kind.MODEL, "").made == {}, "no stage.json"
 
 
 def test_a_producer_with_a_torn_manifest_is_left_out(tmp_path: Path) -> None:

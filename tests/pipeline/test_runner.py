@@ -7,14 +7,14 @@ from typing import Any
 
 import pytest
 
-from ftcli.core.errors import BadData, Busy, OutOfMemory, StageFailed
+from ftcli.core.errors import BadData, Busy, FtcliError, GateFailed, GateNotEvaluable, OutOfMemory, StageFailed
 from ftcli.core.rundir import Published, RunDir
 from ftcli.core.stage import Artifact, Kind
 from ftcli.launch.inline import run_inline
 from ftcli.launch.spec import Job, Result
 from ftcli.pipeline.resolve import from_published
 from ftcli.pipeline.runner import Decision, Task, decide, execute
-from tests.pipeline.toy import MAKE, join_task, long_task, make_task
+from tests.pipeline.toy import MAKE, join_task, judge_task, long_task, make_task
 
 
 def run_it(task: Task, run: RunDir, said: list[str] | None = None, **options: Any) -> Published:
@@ -207,3 +207,23 @@ def test_a_stage_without_a_leaner_way_is_not_tried_again(tmp_path: Path) -> None
     with pytest.raises(OutOfMemory):
         run_it(make_task(room=2), RunDir(tmp_path), said)
     assert said == ["make: run (first time)"]
+
+
+@pytest.mark.parametrize(("code", "error"), [(6, GateFailed), (7, GateNotEvaluable)])
+def test_a_verdict_is_raised_after_the_report_is_published_and_again_without_computing(
+    tmp_path: Path, code: int, error: type[FtcliError]
+) -> None:
+    run, said, told = RunDir(tmp_path), [], []
+    for _ in range(2):
+        with pytest.raises(error, match=r"^judge: GATE: it is so$") as caught:
+            run_it(judge_task(verdict=code), run, said, done=told.append)
+        assert (caught.value.exit_code, caught.value.hint) == (code, "read it")
+    assert said == ["judge: run (first time)", "judge: cached"]
+    assert told == [run.latest("judge")] * 2
+    assert (told[0].output("report") / "summary.txt").read_text() == f"verdict {code}\n"
+    assert run.pending() == {}
+
+
+def test_a_gate_that_passed_raises_nothing(tmp_path: Path) -> None:
+    told: list[Published] = []
+    assert run_it(judge_task(verdict=0), RunDir(tmp_path), done=told.append) == told[0]

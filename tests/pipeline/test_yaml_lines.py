@@ -9,6 +9,7 @@ import yaml
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from ftcli.metrics.rules import Rule
 from ftcli.pipeline.yaml_lines import Document, read, scalar, value_for
 
 
@@ -187,6 +188,12 @@ def _differs_only_by_float_text(found: Any, value: Any) -> bool:
         (list[int], "1,2", [1, 2]),
         (list[int] | None, "null", None),
         (dict[str, str], "{a: b}", {"a": "b"}),
+        (tuple[Rule, ...], "{metric: rougeL, max: 1}", [{"metric": "rougeL", "max": 1}]),
+        (tuple[Rule, ...], "[{metric: rougeL}]", [{"metric": "rougeL"}]),
+        (tuple[Rule, ...], "{metric: rougeL, max", ["{metric: rougeL, max"]),
+        (tuple[Rule, ...] | None, "null", None),
+        (tuple[str, ...], "a: b", ["a: b"]),
+        (tuple[str, ...], "rougeL.delta < -0.01 and rougeL.p < 0.05", ["rougeL.delta < -0.01 and rougeL.p < 0.05"]),
     ],
 )
 def test_text_typed_in_a_shell_means_what_the_setting_takes(annotation: Any, text: str, value: object) -> None:

@@ -1,6 +1,6 @@
 """Stages without heavy imports, so that the controller can be tested in milliseconds: ``make`` writes rows step by step and
 can go on from scratch, ``long`` does the same and stops when asked to, ``join`` reads them, ``rate`` takes
-functions or rows."""
+functions or rows, ``judge`` reports the verdict of a gate."""
 
 from __future__ import annotations
 
@@ -16,9 +16,10 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from ftcli.core.config import ExecOnly, StageConfig
-from ftcli.core.errors import BadData, Stopped
+from ftcli.core.errors import BadData, Stopped, UsageError
 from ftcli.core.stage import Artifact, Context, Input, Kind, Stage
 from ftcli.data.rows import write_jsonl
+from ftcli.metrics.rules import Rule
 from ftcli.pipeline.runner import Task
 
 ROOT = Path(__file__).parents[2]
@@ -27,6 +28,7 @@ TOY_STAGES = {
     "long": ("tests.pipeline.toy:LONG", "Write some rows, and stop when asked to."),
     "join": ("tests.pipeline.toy:JOIN", "Read some rows."),
     "rate": ("tests.pipeline.toy:RATE", "Rate some rows."),
+    "judge": ("tests.pipeline.toy:JUDGE", "Judge a gate."),
 }
 
 
@@ -143,6 +145,33 @@ RATE = Stage(
     {"data": Kind.DATA},
     rate,
 )
+
+
+class JudgeConfig(StageConfig):
+    verdict: int = 6
+    """The gate's exit code."""
+    gate: tuple[Rule, ...] = ()
+    """Rules."""
+
+
+def judge(ctx: Context[JudgeConfig]) -> None:
+    folder = ctx.output("report")
+    (folder / "summary.txt").write_text(f"verdict {ctx.config.verdict}\n")
+    (folder / "report.html").write_text("<p>the verdict")
+    ctx.events.summarize({"gate": {"exit_code": ctx.config.verdict, "message": "GATE: it is so", "hint": "read it"}})
+
+
+def planned(effect: str) -> str:
+    if effect == "none":
+        raise UsageError("--power none: a size is needed", "for example --power 0.1")
+    return f"{effect}: 7 rows"
+
+
+JUDGE = Stage("judge", JudgeConfig, {}, {"report": Kind.REPORT}, judge, plan=planned)
+
+
+def judge_task(**settings: Any) -> Task:
+    return Task("judge", "tests.pipeline.toy:JUDGE", JUDGE, JudgeConfig(**settings), {})
 
 
 def make_task(id: str = "make", **settings: Any) -> Task:

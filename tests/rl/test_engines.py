@@ -71,6 +71,28 @@ def test_the_engine_of_this_process_answers_as_generate_does() -> None:
     assert expected[0].logprobs is None
 
 
+def test_the_engine_of_this_process_remembers_how_many_rows_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = tiny_adapter()
+    backbone, tried, told = model.get_base_model().base_model, [], []
+    forward = backbone.forward
+
+    def small(*args: Any, **options: Any) -> Any:
+        tried.append(len(options["input_ids"]))
+        if tried[-1] > 1:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+        return forward(*args, **options)
+
+    engine = HfEngine(told.append)
+    engine.sync(model, 0)
+    expected = engine.generate(PROMPTS, KEYS, SAMPLING, 3)
+    monkeypatch.setattr(backbone, "forward", small)
+    assert engine.generate(PROMPTS, KEYS, SAMPLING, 3) == expected
+    assert told[-1] == 1
+    tried.clear()
+    assert engine.generate(PROMPTS, KEYS, SAMPLING, 3) == expected
+    assert set(tried) == {1}
+
+
 def test_served_answers_are_the_adapters_with_its_log_probs(tmp_path: Path) -> None:
     policy = tiny_adapter(seed=1)
     cold = Sampling(frozenset({EOS, 2, 3, 4}), PAD, 12, temperature=0.7)

@@ -76,6 +76,7 @@ def _sample(
         seed=config.seed,
         batch_size=config.batch_size,
         on_batch=lambda done: ctx.events.progress(f"sample {split}", done, len(rows) * k),
+        on_halved=lambda size: ctx.events.note(f"out of memory: {size} rows at a time from here on"),
     )
     texts = [tokenizer.decode(item.ids, skip_special_tokens=True).strip() for item in generations]
     return [

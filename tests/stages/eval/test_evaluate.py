@@ -1,7 +1,10 @@
+"""Whole evaluations of tiny random models; expected values come from transformers, or from the same thing done another way."""
+
 from __future__ import annotations
 
 import json
 import math
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -11,163 +14,168 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from ftcli.core.errors import BadData, UsageError
-from ftcli.core.events import Events
-from ftcli.core.stage import Artifact, Context, Kind
+from ftcli.core.stage import Artifact, Kind
 from ftcli.data.chat import render_answer, stop_token_ids
-from ftcli.data.rows import RowType, prompt_of, read_jsonl, read_split, reference_of, write_jsonl
-from ftcli.models.heads import random_head, save_head
-from ftcli.models.load import load_base, load_model, load_tokenizer, write_base_record
-from ftcli.stages.eval.stage import EVAL
-from ftcli.training.adapters import add_lora
-from tests.conftest import artifact, run_stage, write_data
-from tests.tiny import messages_row, preference_row, write_tiny_model
+from ftcli.data.rows import RowType, prompt_of, read_jsonl, read_split, reference_of
+from ftcli.metrics.figures import read_figures
+from ftcli.models.heads import random_head
+from ftcli.models.load import load_model, load_tokenizer
+from ftcli.stages.eval.suite import load_suite
+from tests.conftest import artifact
+from tests.stages.eval.evaluating import CPU, comparison, evaluate, notes_of, report_of, write_adapter
 
-SETTINGS: dict[str, Any] = {"max_new_tokens": 6, "resamples": 200, "precision": "fp32", "shown_samples": 2}
-CPU = torch.device("cpu")
-
-
-def write_adapter(folder: Path, base: Artifact, quantization: str | None = None, seed: int = 1) -> Path:
-    """A LoRA adapter whose weights are random and large enough to matter."""
-    model = add_lora(
-        load_base(base.path, torch.float32, CPU, quantization), r=4, alpha=8, dropout=0.0, target_modules=["all-linear"]
-    )
-    torch.manual_seed(seed)
-    for name, weight in model.named_parameters():
-        if "lora_" in name:
-            torch.nn.init.normal_(weight, std=0.2)
-    model.save_pretrained(folder)
-    write_base_record(folder, base, quantization, True if quantization else None)
-    return folder
+LABELS = ["lora", "base", "qlora", "other", "qlora-2"]
 
 
 @pytest.fixture(scope="module")
-def base(tiny_model: Path) -> Artifact:
-    return artifact(Kind.MODEL, tiny_model, label="base")
-
-
-@pytest.fixture(scope="module")
-def adapters(tmp_path_factory: pytest.TempPathFactory, base: Artifact) -> dict[str, Artifact]:
+def models(tmp_path_factory: pytest.TempPathFactory, base: Artifact, lora: Artifact) -> dict[str, Artifact]:
+    """A full model, and two adapters on each of two ways to store it."""
     root = tmp_path_factory.mktemp("adapters")
     folders = {
-        "lora": write_adapter(root / "lora", base),
         "qlora": write_adapter(root / "qlora", base, "nf4"),
         "other": write_adapter(root / "other", base, seed=2),
         "qlora-2": write_adapter(root / "qlora-2", base, "nf4", seed=4),
     }
-    return {label: artifact(Kind.MODEL, folder, label=label, base=base) for label, folder in folders.items()}
+    made = {label: artifact(Kind.MODEL, folder, label=label, base=base) for label, folder in folders.items()}
+    found = {"base": base, "lora": lora, **made}
+    return {label: found[label] for label in LABELS}
 
 
 @pytest.fixture(scope="module")
-def reward(tmp_path_factory: pytest.TempPathFactory, base: Artifact) -> Artifact:
-    folder = write_adapter(tmp_path_factory.mktemp("reward") / "reward", base, seed=3)
-    save_head(folder, random_head(64, 0))
-    return artifact(Kind.REWARD, folder, base=base)
-
-
-@pytest.fixture(scope="module")
-def data(tiny_data: Path) -> Artifact:
-    return artifact(Kind.DATA, tiny_data)
-
-
-def report_of(folder: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    report = folder / "out" / "report"
-    return json.loads((report / "metrics.json").read_text()), list(read_jsonl(report / "samples.jsonl"))
-
-
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory, base, adapters, reward, data) -> tuple[Path, Context[Any]]:
-    """One run with everything: a full model, four adapters on two kinds of base, a reward model."""
+def whole(tmp_path_factory: pytest.TempPathFactory, models: Any, reward: Artifact, data: Artifact) -> Path:
     folder = tmp_path_factory.mktemp("whole")
-    models = (adapters["lora"], base, adapters["qlora"], adapters["other"], adapters["qlora-2"])
-    ctx = run_stage(EVAL, folder, {"models": models, "data": data, "reward": reward}, samples_per_prompt=2, **SETTINGS)
-    return folder, ctx
+    evaluate(
+        folder,
+        {"models": tuple(models.values()), "data": data, "reward": reward},
+        samples_per_prompt=2,
+        shown_samples=0,
+    )
+    return folder
 
 
-def test_every_output_file_is_written(whole):
-    folder, ctx = whole
-    found = {path.name for path in (folder / "out" / "report").iterdir()}
-    assert found == {"report.html", "report.md", "summary.txt", "metrics.json", "samples.jsonl"}
-    assert ctx.events.summary["table"][0][:2] == ["Model", "Perplexity"]
-    assert [row[0] for row in ctx.events.summary["table"][1:]] == ["lora", "base", "qlora", "other", "qlora-2"]
-
-
-def test_models_keep_the_order_in_which_they_were_given(whole):
-    result, samples = report_of(whole[0])
-    assert list(result["models"]) == list(samples[0]["models"]) == ["lora", "base", "qlora", "other", "qlora-2"]
+def test_models_keep_the_order_in_which_they_were_given(whole: Path) -> None:
+    result, samples = report_of(whole)
+    assert list(result["models"]) == list(samples[0]["models"]) == list(result["work"]) == LABELS
+    assert list(read_figures(whole / "out/report/examples.json")) == LABELS
     assert result["baseline"] == "lora"
 
 
-def test_metrics_jsonl_has_one_line_for_each_model(whole):
-    folder, _ = whole
-    lines = list(read_jsonl(folder / "scratch" / "metrics.jsonl"))
-    assert [line["step"] for line in lines] == [0, 1, 2, 3, 4]
-    assert lines[1]["base/perplexity"] == report_of(folder)[0]["models"]["base"]["perplexity"]["value"]
-
-
-@pytest.mark.parametrize("label", ["lora", "base", "qlora", "other", "qlora-2"])
-def test_adapters_on_a_shared_base_score_as_each_loaded_alone(whole, base, adapters, data, label):
-    result, samples = report_of(whole[0])
-    model = load_model({"base": base, **adapters}[label], torch.float32, CPU)
+@pytest.mark.parametrize("label", LABELS)
+def test_adapters_on_a_shared_base_score_as_each_loaded_alone(
+    whole: Path, models: Any, base: Artifact, data: Artifact, label: str
+) -> None:
+    result, samples = report_of(whole)
+    model = load_model(models[label], torch.float32, CPU)
     tokenizer = load_tokenizer(base.path)
     rows = read_split(data.path, "test", RowType.MESSAGES)
-    nll = tokens = 0.0
+    nll = tokens = size = 0.0
     for row in rows:
-        prompt, answer = render_answer(tokenizer, prompt_of(row), str(reference_of(row)), stop_token_ids(tokenizer))
+        text = str(reference_of(row))
+        prompt, answer = render_answer(tokenizer, prompt_of(row), text, stop_token_ids(tokenizer))
         labels = torch.tensor([[-100] * len(prompt) + answer])
         with torch.no_grad():
             loss = float(model(input_ids=torch.tensor([prompt + answer]), labels=labels).loss)
-        nll, tokens = nll + loss * len(answer), tokens + len(answer)
-    found = result["models"][label]["perplexity"]
-    assert found["n"] == len(rows) == 8
-    assert found["value"] == pytest.approx(math.exp(nll / tokens), rel=1e-5)
+        nll, tokens, size = nll + loss * len(answer), tokens + len(answer), size + len(text.encode())
+    found = result["models"][label]
+    assert found["perplexity"]["n"] == len(rows) == 8
+    assert found["perplexity"]["value"] == pytest.approx(math.exp(nll / tokens), rel=1e-5)
+    assert found["bits_per_byte"]["value"] == pytest.approx(nll / math.log(2) / size, rel=1e-5)
     assert sum(row["models"][label]["reference_tokens"] for row in samples) == tokens
 
 
-def test_the_models_do_differ(whole):
-    result, _ = report_of(whole[0])
-    assert len({own["perplexity"]["value"] for own in result["models"].values()}) == 5
+def test_the_models_do_differ(whole: Path) -> None:
+    assert len({own["perplexity"]["value"] for own in report_of(whole)[0]["models"].values()}) == 5
 
 
-def test_greedy_answers_are_those_of_transformers_generate(whole, base, data):
-    _, samples = report_of(whole[0])
+def greedy_ids(model: Any, tokenizer: Any, prompt: list[dict[str, str]]) -> tuple[list[int], list[int]]:
+    """The ids of a prompt and of what transformers answers."""
+    ids = tokenizer.apply_chat_template(prompt, add_generation_prompt=True, return_dict=False)
+    output = model.generate(input_ids=torch.tensor([ids]), max_new_tokens=6, do_sample=False, pad_token_id=0)
+    return ids, output[0][len(ids) :].tolist()
+
+
+def test_greedy_answers_are_those_of_transformers_generate(whole: Path, base: Artifact) -> None:
+    _, samples = report_of(whole)
     model, tokenizer = AutoModelForCausalLM.from_pretrained(base.path), load_tokenizer(base.path)
     for row in samples[:3]:
-        ids = tokenizer.apply_chat_template(row["prompt"], add_generation_prompt=True, return_dict=False)
-        output = model.generate(torch.tensor([ids]), max_new_tokens=6, do_sample=False, pad_token_id=0)[0][len(ids) :]
-        assert row["models"]["base"]["greedy"]["text"] == tokenizer.decode(output, skip_special_tokens=True)
+        _, answer = greedy_ids(model, tokenizer, row["prompt"])
+        assert row["models"]["base"]["greedy"]["text"] == tokenizer.decode(answer, skip_special_tokens=True)
 
 
-def test_rewards_are_the_head_at_the_last_token_of_each_answer(whole, base, reward):
-    result, samples = report_of(whole[0])
-    model, tokenizer = load_model(reward, torch.float32, CPU).eval(), load_tokenizer(base.path)
-    head = random_head(64, 0)
-    row = samples[0]
-    prompt = tokenizer.apply_chat_template(row["prompt"], add_generation_prompt=True, return_dict=False)
-    own = row["models"]["other"]["greedy"]
-    outcome = json.loads((whole[0] / "scratch" / "outcome-3.json").read_text())
+def test_rewards_are_the_head_at_the_last_token_of_each_answer(
+    whole: Path, models: Any, base: Artifact, reward: Artifact
+) -> None:
+    result, samples = report_of(whole)
+    tokenizer, head = load_tokenizer(base.path), random_head(64, 0)
+    prompt, answer = greedy_ids(load_model(models["other"], torch.float32, CPU), tokenizer, samples[0]["prompt"])
     with torch.no_grad():
-        hidden = model.get_base_model().model(torch.tensor([prompt + outcome["greedy"][0]["ids"]])).last_hidden_state
-    assert own["score"] == pytest.approx(float(hidden[0, -1] @ head.weight[0] + head.bias[0]), abs=1e-4)
+        backbone = load_model(reward, torch.float32, CPU).eval().get_base_model().model
+        hidden = backbone(torch.tensor([prompt + answer])).last_hidden_state
+    score = samples[0]["models"]["other"]["greedy"]["score"]
+    assert score == pytest.approx(float(hidden[0, -1] @ head.weight[0] + head.bias[0]), abs=1e-4)
     scores = [one["score"] for row in samples for one in row["models"]["other"]["sampled"]]
     assert len(scores) == 16
     assert result["models"]["other"]["reward_sampled"]["value"] == pytest.approx(sum(scores) / 16)
 
 
-def test_the_result_does_not_depend_on_the_batch_size(tmp_path, base, adapters, data, reward):
+def test_a_reward_model_judges_answers_against_the_first_models(whole: Path) -> None:
+    result, samples = report_of(whole)
+    wins = [
+        1 / (1 + math.exp(row["models"]["lora"]["greedy"]["score"] - row["models"]["base"]["greedy"]["score"]))
+        for row in samples
+    ]
+    assert result["models"]["base"]["judge.reward"]["value"] == pytest.approx(sum(wins) / len(wins))
+    assert result["models"]["lora"]["judge.reward"]["value"] == 0.5
+    [judge] = result["judges"]
+    assert (judge["kind"], judge["pairs"], judge["fit"]) == ("reward", 32, True)
+
+
+def test_the_result_does_not_depend_on_the_batch_size(
+    tmp_path: Path, base: Artifact, lora: Artifact, data: Artifact, reward: Artifact
+) -> None:
     found = []
     for size in (1, 5):
-        inputs = {"models": (base, adapters["lora"]), "data": data, "reward": reward}
-        run_stage(EVAL, tmp_path / str(size), inputs, batch_size=size, **SETTINGS)
+        inputs = {"models": (base, lora), "data": data, "reward": reward}
+        evaluate(tmp_path / str(size), inputs, batch_size=size, use_cache=False)
         result, samples = report_of(tmp_path / str(size))
+        assert result["work"]["lora"]["cached"] == 0
         texts = [[row["models"][label]["sampled"][0]["text"] for row in samples] for label in ("base", "lora")]
         found.append((texts, result["models"]["lora"]["perplexity"]["value"]))
     assert found[0][0] == found[1][0]
     assert found[0][1] == pytest.approx(found[1][1], rel=1e-5)
 
 
+# What is computed once ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_second_evaluation_computes_nothing_and_loads_no_weights(
+    tmp_path: Path, base: Artifact, lora: Artifact, data: Artifact, reward: Artifact, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    weights = shutil.copytree(base.path, tmp_path / "model")
+    own = replace(base, path=weights)
+    inputs = {"models": (own, replace(lora, base=own)), "data": data, "reward": replace(reward, base=own)}
+    settings = {"suite": "general", "suite_limit": 6}
+    monkeypatch.setenv("FTCLI_CACHE", str(tmp_path / "cache"))
+    evaluate(tmp_path / "first", inputs, **settings)
+    first, samples = report_of(tmp_path / "first")
+    assert all(work["computed"] > 0 for work in first["work"].values())
+    (weights / "model.safetensors").unlink()
+    evaluate(tmp_path / "second", inputs, **settings)
+    second, again = report_of(tmp_path / "second")
+    assert {label: work["computed"] for label, work in second["work"].items()} == {"base": 0, "lora": 0}
+    assert again == samples
+    assert {**second, "work": 0, "artifacts": 0} == {**first, "work": 0, "artifacts": 0}
+
+
+def test_only_new_rows_are_computed(tmp_path: Path, base: Artifact, data: Artifact) -> None:
+    own = replace(base, digest="sha256:not known yet")
+    for limit, fresh in ((3, 3), (5, 2)):
+        evaluate(tmp_path / str(limit), {"models": own, "data": data}, limit=limit, metrics=("perplexity",))
+        assert report_of(tmp_path / str(limit))[0]["work"]["base"]["computed"] == fresh
+
+
 def stop_at(label: str) -> Callable[[dict[str, Any]], None]:
-    """An event sink that interrupts the stage when it starts on ``label``."""
+    """An event sink that interrupts the stage when ``label`` has its first rows done."""
 
     def sink(event: dict[str, Any]) -> None:
         if event["event"] == "progress" and event["task"].startswith(label):
@@ -176,29 +184,78 @@ def stop_at(label: str) -> Callable[[dict[str, Any]], None]:
     return sink
 
 
-def test_an_interrupted_evaluation_goes_on_where_it_stopped(tmp_path, base, adapters, data):
-    inputs = {"models": (base, adapters["lora"]), "data": data}
-    run_stage(EVAL, tmp_path / "through", inputs, **SETTINGS)
-    stopped = tmp_path / "stopped"
-    for part in ("out", "scratch"):
-        (stopped / part).mkdir(parents=True)
-    many = {"models": inputs["models"], "data": (data,)}
-    events = Events(stopped / "scratch", stop_at("lora"))
-    ctx = Context(EVAL.config(**SETTINGS), many, stopped / "out", stopped / "scratch", events)
+def test_an_interrupted_evaluation_goes_on_where_it_stopped(
+    tmp_path: Path, base: Artifact, lora: Artifact, data: Artifact, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inputs = {"models": (base, lora), "data": data}
+    evaluate(tmp_path / "through", inputs, use_cache=False)
+    monkeypatch.setenv("FTCLI_CACHE", str(tmp_path / "cache"))
     with pytest.raises(KeyboardInterrupt):
-        EVAL.run(ctx)
-    first = stopped / "scratch" / "outcome-0.json"
-    written = first.stat().st_mtime_ns
-    run_stage(EVAL, stopped, inputs, **SETTINGS)
-    assert first.stat().st_mtime_ns == written
-    for name in ("metrics.json", "samples.jsonl", "report.html"):
-        assert (stopped / "out/report" / name).read_bytes() == (tmp_path / "through/out/report" / name).read_bytes()
-    lines = [(folder / "scratch/metrics.jsonl").read_text() for folder in (stopped, tmp_path / "through")]
-    assert lines[0] == lines[1]
+        evaluate(tmp_path / "stopped", inputs, stop_at("lora"), batch_size=3)
+    assert not (tmp_path / "stopped/out/report/metrics.json").exists()
+    evaluate(tmp_path / "stopped", inputs)
+    through, samples = report_of(tmp_path / "through")
+    result, again = report_of(tmp_path / "stopped")
+    assert result["work"]["base"]["computed"] == 0
+    assert result["work"]["lora"]["cached"] == 3
+    assert [row["models"]["base"] for row in again] == [row["models"]["base"] for row in samples]
+    assert result["models"]["lora"]["perplexity"]["value"] == pytest.approx(
+        through["models"]["lora"]["perplexity"]["value"], rel=1e-5
+    )
+    lines = list(read_jsonl(tmp_path / "stopped/scratch/metrics.jsonl"))
+    assert [line["step"] for line in lines] == [0, 1]
 
 
-def test_limits_choose_the_first_rows(tmp_path, base, data):
-    run_stage(EVAL, tmp_path, {"models": base, "data": data}, limit=5, generation_limit=2, **SETTINGS)
+# What is compared --------------------------------------------------------------------------------------------------------------
+
+
+def test_a_model_against_itself_differs_by_exactly_nothing(
+    tmp_path: Path, base: Artifact, data: Artifact, reward: Artifact
+) -> None:
+    """With another digest, so that the cache does not know it: all is computed again."""
+    again = replace(base, label="again", digest="sha256:the same once more")
+    evaluate(tmp_path, {"models": (base, again), "data": data, "reward": reward}, suite="general", suite_limit=12)
+    result, _ = report_of(tmp_path)
+    assert result["work"]["again"]["computed"] > 0
+    names = {one["metric"] for one in result["comparisons"]}
+    assert {"perplexity", "rougeL", "bleu", "chrf", "reward_sampled", "judge.reward", "general.nll"} <= names
+    for one in result["comparisons"]:
+        nothing = 1.0 if one["scale"] == "ratio" else 0.0
+        assert (one["change"], one["ci"], one["p"]) == (nothing, [nothing, nothing], 1.0), one["metric"]
+        assert one["status"] in ("equivalent", "inconclusive")
+    assert result["models"]["again"]["general.kl"]["value"] == 0.0
+
+
+def test_swapping_two_models_flips_every_sign(
+    tmp_path: Path, base: Artifact, lora: Artifact, data: Artifact, reward: Artifact
+) -> None:
+    results = []
+    for name, models in (("there", (base, lora)), ("back", (lora, base))):
+        inputs = {"models": models, "data": data, "reward": reward}
+        evaluate(tmp_path / name, inputs, suite="general", suite_limit=12)
+        results.append(report_of(tmp_path / name)[0])
+    there, back = results
+    assert len(there["comparisons"]) == len(back["comparisons"]) > 20
+    swapped = {"improved": "regressed", "regressed": "improved"}
+    moved = 0
+    for one in there["comparisons"]:
+        other = comparison(back, "base", "lora", one["metric"])
+        if one["change"] is None:
+            assert other["change"] is None
+            continue
+        expected = 1 / one["change"] if one["scale"] == "ratio" else -one["change"]
+        assert other["change"] == pytest.approx(expected, rel=1e-9), one["metric"]
+        assert other["p"] == pytest.approx(one["p"]), one["metric"]
+        assert other["status"] == swapped.get(one["status"], one["status"]), one["metric"]
+        moved += one["change"] not in (0.0, 1.0)
+    assert moved > 10
+
+
+# What is measured --------------------------------------------------------------------------------------------------------------
+
+
+def test_limits_choose_the_first_rows(tmp_path: Path, base: Artifact, data: Artifact) -> None:
+    evaluate(tmp_path, {"models": base, "data": data}, limit=5, generation_limit=2)
     result, samples = report_of(tmp_path)
     assert result["rows"] == {"scored": 5, "answered": 2, "left_out": 0}
     assert result["models"]["base"]["perplexity"]["n"] == 5
@@ -206,115 +263,107 @@ def test_limits_choose_the_first_rows(tmp_path, base, data):
     assert ["greedy" in row["models"]["base"] for row in samples] == [True, True, False, False, False]
 
 
-def test_perplexity_alone_generates_nothing(tmp_path, base, data):
-    run_stage(EVAL, tmp_path, {"models": base, "data": data}, metrics=("perplexity",), **SETTINGS)
+def test_perplexity_alone_generates_nothing(tmp_path: Path, base: Artifact, data: Artifact) -> None:
+    own = replace(base, digest="sha256:never answered")
+    evaluate(tmp_path, {"models": own, "data": data}, metrics=("perplexity",))
     result, samples = report_of(tmp_path)
-    assert list(result["models"]["base"]) == ["perplexity"]
+    assert list(result["models"]["base"]) == ["perplexity", "bits_per_byte"]
+    assert result["work"]["base"] == {"computed": 8, "cached": 0}
     assert all("greedy" not in row["models"]["base"] for row in samples)
 
 
-def test_rows_that_are_too_long_are_left_out_and_counted(tmp_path, base):
-    def row(index: int) -> dict[str, Any]:
-        made = messages_row(index)
-        if index == 2:
-            made["messages"][1]["content"] *= 30  # type: ignore[index]
-        return made
-
-    folder = write_data(tmp_path / "data", row, 0, 0, 4)
-    seen: list[str] = []
-    ctx = Context(
-        EVAL.config(max_length=120, metrics=("perplexity",), resamples=200),
-        {"models": (base,), "data": (artifact(Kind.DATA, folder),)},
-        tmp_path / "out",
-        tmp_path,
-        Events(tmp_path, lambda event: seen.append(event.get("text", ""))),
-    )
-    EVAL.run(ctx)
-    assert report_of(tmp_path)[0]["rows"]["left_out"] == 1
-    assert "1 of 4 rows left out: more than 120 tokens (max_length)" in seen
+def test_without_a_suite_nothing_general_is_measured(whole: Path) -> None:
+    result, _ = report_of(whole)
+    assert result["suites"] == []
+    assert not [name for name in result["metrics"] if name.startswith("general.")]
 
 
-def test_references_in_another_script_are_pointed_out(tmp_path, base):
-    def row(index: int) -> dict[str, Any]:
-        made = messages_row(index)
-        made["messages"][1]["content"] = "кошка"  # type: ignore[index]
-        return made
-
-    folder = write_data(tmp_path / "data", row, 0, 0, 2)
-    seen: list[str] = []
-    ctx = Context(
-        EVAL.config(metrics=("rouge",), max_new_tokens=2, resamples=200),
-        {"models": (base,), "data": (artifact(Kind.DATA, folder),)},
-        tmp_path / "out",
-        tmp_path,
-        Events(tmp_path, lambda event: seen.append(event.get("text", ""))),
-    )
-    EVAL.run(ctx)
-    assert any("set rouge_tokenizer: words" in text for text in seen)
+def test_the_general_suite_stands_beside_the_rows(
+    tmp_path: Path, base: Artifact, lora: Artifact, data: Artifact
+) -> None:
+    inputs = {"models": (base, lora), "data": data}
+    evaluate(tmp_path, inputs, suite="general", suite_limit=12, metrics=("perplexity",))
+    result, _ = report_of(tmp_path)
+    suite = load_suite("general")
+    [told] = result["suites"]
+    assert (told["name"], told["digest"], told["items"]) == ("general", suite.digest, 12)
+    assert result["models"]["base"]["general.nll"]["n"] == 8  # two of each of the four kinds that are asked
+    assert result["models"]["base"]["general.code_bpb"]["n"] == 2
+    assert result["models"]["lora"]["general.kl"]["value"] > 0
+    assert "general.kl" not in result["models"]["base"]
+    assert comparison(result, "lora", "base", "general.nll")["change"] is not None
 
 
-def test_no_rows_is_bad_data(tmp_path, base):
-    folder = write_data(tmp_path / "data", messages_row, 2, 0, 0)
-    with pytest.raises(BadData, match="split test has no rows"):
-        run_stage(EVAL, tmp_path, {"models": base, "data": artifact(Kind.DATA, folder)})
-
-
-def test_only_rows_that_are_too_long_is_bad_data(tmp_path, base, data):
-    with pytest.raises(BadData, match="all 8 rows have more than 16 tokens"):
-        run_stage(EVAL, tmp_path, {"models": base, "data": data}, max_length=16)
-
-
-def test_rows_of_another_type_are_bad_data(tmp_path, base):
-    folder = write_data(tmp_path / "data", preference_row, 0, 0, 2)
-    with pytest.raises(BadData, match="a preference row, messages needed"):
-        run_stage(EVAL, tmp_path, {"models": base, "data": artifact(Kind.DATA, folder)})
-
-
-def test_labels_must_differ(tmp_path, base, adapters, data):
-    models = (base, replace(adapters["lora"], label="base"))
-    with pytest.raises(UsageError, match="base names more than one model"):
-        run_stage(EVAL, tmp_path, {"models": models, "data": data})
-
-
-def test_a_reward_model_needs_its_base(tmp_path, base, data, reward):
-    inputs = {"models": base, "data": data, "reward": replace(reward, base=None)}
-    with pytest.raises(UsageError, match="does not say which base model"):
-        run_stage(EVAL, tmp_path, inputs)
-
-
-def test_a_reward_model_needs_its_head(tmp_path, base, adapters, data):
-    inputs = {"models": base, "data": data, "reward": replace(adapters["lora"], kind=Kind.REWARD)}
-    with pytest.raises(UsageError, match=r"no head\.safetensors"):
-        run_stage(EVAL, tmp_path, inputs)
-
-
-def test_a_reward_model_of_another_base_is_refused_before_any_work(tmp_path, base, data, reward):
-    folder = write_tiny_model(tmp_path / "other-model")
+def test_a_model_without_a_chat_template_has_its_suite_in_raw_text(
+    tmp_path: Path, base: Artifact, data: Artifact
+) -> None:
+    folder = shutil.copytree(base.path, tmp_path / "plain")
     tokenizer = load_tokenizer(folder)
-    tokenizer.add_tokens(["<another>"])
+    tokenizer.chat_template = None
+    (folder / "chat_template.jinja").unlink(missing_ok=True)
     tokenizer.save_pretrained(folder)
-    other = artifact(Kind.MODEL, folder, label="other")
-    with pytest.raises(UsageError, match="built on another base than other"):
-        run_stage(EVAL, tmp_path, {"models": (base, other), "data": data, "reward": reward}, **SETTINGS)
-    assert not list((tmp_path / "scratch").glob("outcome-*"))
+    plain = artifact(Kind.MODEL, folder, label="plain")
+    texts = tmp_path / "texts"
+    texts.mkdir()
+    for split in ("train", "validation", "test"):
+        (texts / f"{split}.jsonl").write_text('{"id": "t", "text": "the cat sat on a mat", "meta": {}}\n')
+    inputs = {"models": plain, "data": artifact(Kind.DATA, texts)}
+    notes = notes_of(tmp_path / "run", inputs, suite="general", suite_limit=12)
+    result, _ = report_of(tmp_path / "run")
+    assert sorted(name for name in result["models"]["plain"] if name.startswith("general.")) == [
+        "general.code_bpb",
+        "general.prose_bpb",
+    ]
+    assert "general.nll is left out: plain has no chat template to ask it with" in notes
 
 
-def test_hostile_text_of_data_stays_text(tmp_path, base):
-    def row(index: int) -> dict[str, Any]:
-        made = messages_row(index)
-        made["messages"][1]["content"] = "<script>alert(1)</script>"  # type: ignore[index]
-        return made
+def test_a_function_of_the_users_is_a_metric_like_any_other(
+    tmp_path: Path, base: Artifact, lora: Artifact, data: Artifact
+) -> None:
+    file = tmp_path / "own.py"
+    file.write_text("def letters(predictions, references, **kwargs):\n    return [len(text) for text in predictions]\n")
+    made = artifact(Kind.FUNCTION, file, ref=f"{file}:letters")
+    own = replace(made, digest=f"{made.digest}:letters")
+    inputs = {"models": (base, lora), "data": data, "metric": own}
+    evaluate(tmp_path, inputs, metrics=("perplexity",))
+    result, samples = report_of(tmp_path)
+    lengths = {label: [len(row["models"][label]["greedy"]["text"]) for row in samples] for label in ("base", "lora")}
+    for label, values in lengths.items():
+        assert result["models"][label]["custom.letters"]["value"] == pytest.approx(sum(values) / 8)
+    assert comparison(result, "lora", "base", "custom.letters")["change"] == pytest.approx(
+        (sum(lengths["lora"]) - sum(lengths["base"])) / 8
+    )
 
-    folder = write_data(tmp_path / "data", row, 0, 0, 2)
-    run_stage(EVAL, tmp_path, {"models": base, "data": artifact(Kind.DATA, folder)}, **SETTINGS)
-    html = (tmp_path / "out/report/report.html").read_text()
-    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in html
-    assert "<script" not in html
+
+def test_a_model_judges_pairs_of_answers(tmp_path: Path, base: Artifact, lora: Artifact, data: Artifact) -> None:
+    """A random model is no judge, and its word may not gate."""
+    inputs = {"models": (base, lora), "data": data, "judge": base}
+    gate = ({"metric": "judge.llm", "min": 0.1},)
+    ctx = evaluate(tmp_path, inputs, metrics=("perplexity",), limit=4, gate=gate)
+    result, _ = report_of(tmp_path)
+    [judge] = result["judges"]
+    assert (judge["metric"], judge["kind"], judge["who"]) == ("judge.llm", "llm", base.ref)
+    assert not judge["fit"]
+    assert 0 <= result["models"]["lora"]["judge.llm"]["value"] <= 1
+    assert ctx.events.summary["gate"]["exit_code"] == 7
+    assert judge["why"] in ctx.events.summary["gate"]["message"]
 
 
-def test_a_broken_line_names_file_and_line(tmp_path, base):
-    folder = write_data(tmp_path / "data", messages_row, 0, 0, 1)
-    write_jsonl(folder / "test.jsonl", [messages_row(0)])
-    (folder / "test.jsonl").write_text((folder / "test.jsonl").read_text() + "{\n")
-    with pytest.raises(BadData, match=r"test\.jsonl:2: no JSON"):
-        run_stage(EVAL, tmp_path, {"models": base, "data": artifact(Kind.DATA, folder)})
+def test_tasks_of_lm_evaluation_harness_stand_beside_the_rows(
+    tmp_path: Path, base: Artifact, lora: Artifact, data: Artifact
+) -> None:
+    pytest.importorskip("lm_eval", reason="the extra ftcli[lm-eval] is not installed")
+    tasks = tmp_path / "tasks"
+    tasks.mkdir()
+    rows = [{"question": f"What is {n}?", "options": ["the cat", "a list"], "answer": n % 2} for n in range(4)]
+    (tasks / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (tasks / "own.yaml").write_text(
+        f"task: own\ndataset_path: json\ndataset_kwargs: {{data_files: {{test: {tasks}/rows.jsonl}}}}\ntest_split: test\n"
+        'output_type: multiple_choice\ndoc_to_text: "{{question}}"\ndoc_to_choice: "{{options}}"\ndoc_to_target: answer\n'
+        "metric_list:\n  - {metric: acc, aggregation: mean, higher_is_better: true}\n"
+    )
+    inputs = {"models": (base, lora), "data": data, "tasks": artifact(Kind.SOURCE, tasks)}
+    evaluate(tmp_path, inputs, metrics=("perplexity",), lm_eval=("own",))
+    result, _ = report_of(tmp_path)
+    assert result["models"]["lora"]["lm_eval.own.acc"]["n"] == 4
+    assert comparison(result, "lora", "base", "lm_eval.own.acc")["test"].startswith("exact McNemar")

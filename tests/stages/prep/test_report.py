@@ -13,8 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from ftcli.core.errors import BadData
 from ftcli.metrics.pages import visible
@@ -24,7 +22,6 @@ from ftcli.stages.prep.report.markdown import escape, markdown
 from ftcli.stages.prep.report.masking import masked
 from ftcli.stages.prep.report.shown import choose
 from ftcli.stages.prep.report.text import count, one_line, share, tally
-from ftcli.stages.prep.report.words import word_diff
 from ftcli.stages.prep.report.write import write_report
 from tests.stages.prep.report_folder import CONFLICTS, FLAGS, PAIRS, REJECTS, STATS, Json, pair, stats, write_folder
 
@@ -255,19 +252,8 @@ def test_where_one_side_has_few_pairs_the_other_fills_up(tmp_path: Path):
 
 def test_words_that_one_side_lacks_are_marked(tmp_path: Path):
     html = html_of(tmp_path, pairs=[pair(3, 0.9, "removed")])
-    assert "Give 3 tips <del>for</del> <del>staying</del> healthy." in html
-    assert "Give 3 tips <ins>to</ins> <ins>stay</ins> healthy." in html
-
-
-@given(st.text(max_size=60), st.text(max_size=60))
-def test_a_word_diff_keeps_both_texts_and_marks_the_rest_alone(left: str, right: str):
-    sides = word_diff(left, right)
-    assert ["".join(text for text, _ in side) for side in sides] == [left, right]
-    assert "".join(t for t, only in sides[0] if not only) == "".join(t for t, only in sides[1] if not only)
-
-
-def test_scripts_without_spaces_are_compared_by_character():
-    assert word_diff("我喜欢猫", "我喜欢狗")[0] == [("我喜欢", False), ("猫", True)]
+    assert "Give 3 tips <del>for staying</del> healthy." in html
+    assert "Give 3 tips <ins>to stay</ins> healthy." in html
 
 
 def test_contradictions_come_before_free_text(tmp_path: Path):

@@ -17,11 +17,11 @@ from ftcli import __version__
 from ftcli.metrics import plots
 from ftcli.metrics.pages import page_style, visible
 from ftcli.metrics.plots import Point
+from ftcli.metrics.words import word_diff
 from ftcli.stages.prep.report.lights import COLOURS, MARKS, WORDS, compared_rows, lights, of
 from ftcli.stages.prep.report.masking import masked
 from ftcli.stages.prep.report.shown import Shown
 from ftcli.stages.prep.report.text import chance, count, counted, decimals, ranked, share, shorten, tally
-from ftcli.stages.prep.report.words import word_diff
 
 Json = Mapping[str, Any]
 

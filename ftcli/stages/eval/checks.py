@@ -1,0 +1,96 @@
+"""What is refused before a model computes anything: inputs, settings and rows that do not fit each other."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+from ftcli.core.errors import UsageError
+from ftcli.core.stage import Context
+from ftcli.data.rows import Row
+from ftcli.metrics.custom import ARGUMENTS, load_metric
+from ftcli.metrics.figures import Figures, read_figures
+from ftcli.metrics.gates import BASELINE_FILE
+from ftcli.metrics.rules import unknown_label
+from ftcli.stages.eval.config import EvalConfig
+from ftcli.stages.eval.held_out import HeldOut
+from ftcli.stages.eval.lm_tasks import check_tasks
+from ftcli.stages.eval.rewards import check_reward
+
+READERS = ("reward", "judge", "metric")
+"""The inputs that read answers."""
+
+
+def check_inputs(ctx: Context[EvalConfig], saved: Figures | None) -> None:
+    """Refuse labels that clash, rules about models that are not there, settings that nothing would read, and a reward model that
+    cannot score these answers."""
+    models, config = ctx.many("models"), ctx.config
+    counts = Counter(item.label for item in models)
+    clashes = [label for label, count in counts.items() if count > 1 or label == BASELINE_FILE]
+    if clashes:
+        raise UsageError(
+            f"models: {', '.join(clashes)} names more than one model",
+            "write a mapping of labels: models: {base: ..., lora: ...}",
+        )
+    _check_rules(ctx, [*counts, *([BASELINE_FILE] if saved else [])])
+    judges = [name for name, is_given in (("judge", ctx.maybe("judge")), ("judge_url", config.judge_url)) if is_given]
+    if len(judges) == 2:
+        raise UsageError("judge: a model and a server are given", "drop the input judge, or judge_url and judge_model")
+    if judges and len(models) == 1:
+        raise UsageError(f"{judges[0]}: there is one model, and nothing to compare it with", "give a second one")
+    tasks = ctx.maybe("tasks")
+    if config.lm_eval:
+        check_tasks(config.lm_eval, None if tasks is None else tasks.path)
+    elif tasks is not None:
+        raise UsageError("tasks: a folder of tasks is given and none is asked for", "name them with lm_eval")
+    functions = Counter(item.ref.rpartition(":")[2] for item in ctx.many("metric"))
+    if twice := [name for name, count in functions.items() if count > 1]:
+        raise UsageError(f"metric: two functions are called {', '.join(twice)}", "give one of them another name")
+    if (reward := ctx.maybe("reward")) is not None:
+        check_reward(reward, models)
+
+
+def _check_rules(ctx: Context[EvalConfig], known: Sequence[str]) -> None:
+    problems = [
+        f"gate: {rule}: {unknown_label(label, known)}"
+        for rule in ctx.config.gate
+        for label in (rule.model, rule.against)
+        if label and label not in known
+    ]
+    if problems:
+        raise UsageError("\n".join(problems), f"models: {', '.join(known)}; {BASELINE_FILE} is the input baseline")
+
+
+def read_baseline(ctx: Context[EvalConfig]) -> Figures | None:
+    """The figures of the input ``baseline``: those of the model with the label of our last one, or of the only one there."""
+    given = ctx.maybe("baseline")
+    if given is None:
+        return None
+    found, label = read_figures(given.path), ctx.many("models")[-1].label
+    if label not in found and len(found) != 1:
+        raise UsageError(
+            f"baseline: {given.ref} has figures of {', '.join(found) or 'no model'}, and none of {label}, the last model here",
+            "label the last model like the one that it is to be compared with",
+        )
+    return found[label] if label in found else next(iter(found.values()))
+
+
+def check_readers(ctx: Context[EvalConfig], held_out: HeldOut) -> None:
+    """Refuse what reads answers where nobody answers, and metric functions that cannot be called."""
+    given = [name for name in READERS if ctx.many(name)] + (["judge_url"] if ctx.config.judge_url else [])
+    if held_out.is_text and given:
+        raise UsageError(
+            f"{', '.join(given)}: the rows are plain text, which no model answers", "give chat rows, or leave it out"
+        )
+    columns = sorted(columns_of(held_out.answered(ctx.config)))
+    for artifact in ctx.many("metric"):
+        load_metric(artifact, columns=columns).close()
+
+
+def columns_of(rows: Sequence[Row]) -> dict[str, list[Any]]:
+    """What the rows' ``meta`` says, by name; None in rows that do not say it. The names of what every metric function is given
+    are taken."""
+    own = [meta if isinstance(meta := row.get("meta"), dict) else {} for row in rows]
+    names = dict.fromkeys(key for meta in own for key in meta if key not in ARGUMENTS)
+    return {name: [meta.get(name) for meta in own] for name in names}

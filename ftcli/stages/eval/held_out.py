@@ -1,0 +1,95 @@
+"""The rows that models are measured on: chat rows, whose last answer is the reference, or rows of plain text."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+
+from transformers import PreTrainedTokenizerBase
+
+from ftcli.core.errors import BadData
+from ftcli.core.stage import Context
+from ftcli.data.chat import render_answer, stop_token_ids
+from ftcli.data.rows import Row, RowType, prompt_of, read_split, reference_of, row_type
+from ftcli.metrics.perplexity import Pair
+from ftcli.metrics.text import non_ascii_share
+from ftcli.stages.eval.config import EvalConfig
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """The rows to compute, and how many of the split were left out. ``is_text``: plain text, which nobody answers."""
+
+    rows: list[Row]
+    left_out: int
+    is_text: bool
+
+    @property
+    def references(self) -> list[str]:
+        return [row["text"] if self.is_text else str(reference_of(row)) for row in self.rows]
+
+    @property
+    def ids(self) -> list[str]:
+        return [row["id"] for row in self.rows]
+
+    def answered(self, config: EvalConfig) -> list[Row]:
+        """The rows that the models answer."""
+        return [] if self.is_text else self.rows[: config.generation_limit]
+
+
+def read_held_out(ctx: Context[EvalConfig], tokenizer: PreTrainedTokenizerBase) -> HeldOut:
+    """The rows of the split; `BadData` is raised where none can be used."""
+    config, folder = ctx.config, ctx.one("data").path
+    read = read_split(folder, config.split, RowType.MESSAGES, RowType.TEXT, limit=config.limit)
+    texts = sum(row_type(row) is RowType.TEXT for row in read)
+    if 0 < texts < len(read):
+        raise BadData(f"{folder}: split {config.split} has both chat and text rows", "evaluate them apart")
+    twice = [id for id, count in Counter(row["id"] for row in read).items() if count > 1]
+    if twice:
+        raise BadData(
+            f"{folder}: split {config.split} has {len(twice)} ids more than once, such as {twice[0]}",
+            "models are compared row by row: give each row an id of its own",
+        )
+    kept = _texts(ctx, read) if texts else _short_enough(ctx, _with_answers(ctx, read), tokenizer)
+    return HeldOut(kept, len(read) - len(kept), is_text=texts > 0)
+
+
+def _texts(ctx: Context[EvalConfig], rows: list[Row]) -> list[Row]:
+    kept = [row for row in rows if row["text"].strip()]
+    if not kept:
+        raise BadData(f"{ctx.one('data').path}: all {len(rows)} text rows are empty", "give prep other data")
+    if len(kept) < len(rows):
+        ctx.events.note(f"{len(rows) - len(kept)} of {len(rows)} rows left out: they are empty")
+    return kept
+
+
+def _with_answers(ctx: Context[EvalConfig], read: list[Row]) -> list[Row]:
+    rows = [row for row in read if reference_of(row) is not None]
+    if not rows:
+        raise BadData(
+            f"{ctx.one('data').path}: split {ctx.config.split} has no rows with an answer in text",
+            "give prep more data, or a larger share of it to this split",
+        )
+    if len(rows) < len(read):
+        ctx.events.note(f"{len(read) - len(rows)} of {len(read)} rows left out: their last answer calls a tool")
+    return rows
+
+
+def _short_enough(ctx: Context[EvalConfig], rows: list[Row], tokenizer: PreTrainedTokenizerBase) -> list[Row]:
+    config = ctx.config
+    stop_ids = stop_token_ids(tokenizer)
+    kept = [row for row in rows if sum(map(len, encode(tokenizer, row, stop_ids))) <= config.max_length]
+    left_out = len(rows) - len(kept)
+    if not kept:
+        raise BadData(f"all {len(rows)} rows have more than {config.max_length} tokens", "raise max_length")
+    if left_out:
+        ctx.events.note(f"{left_out} of {len(rows)} rows left out: more than {config.max_length} tokens (max_length)")
+    unseen = non_ascii_share([str(reference_of(row)) for row in kept])
+    if "rouge" in config.metrics and config.rouge_tokenizer == "ascii" and unseen > 0.2:
+        ctx.events.note(f"ROUGE does not see {unseen:.0%} of the references' letters; set rouge_tokenizer: words")
+    return kept
+
+
+def encode(tokenizer: PreTrainedTokenizerBase, row: Row, stop_ids: frozenset[int]) -> Pair:
+    """The tokens of a chat row's prompt and of its reference."""
+    return render_answer(tokenizer, prompt_of(row), str(reference_of(row)), stop_ids, tools=row.get("tools"))
