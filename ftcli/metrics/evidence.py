@@ -73,6 +73,8 @@ class Pairs:
         if metric not in self.models[label]:
             raise NotEvaluable(f"{metric} of {label} was not measured")
         figure = self.models[label][metric]
+        if figure.unfit:
+            raise NotEvaluable(f"{metric} of {label} may not decide: {figure.unfit}")
         if not math.isfinite(figure.value()):
             raise NotEvaluable(f"{metric} of {label} is {figure.value()}")
         return figure

@@ -17,7 +17,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Collection, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +37,8 @@ class Figure:
 
     ``ids`` are the rows, in the order of ``examples``, each once. ``signature`` says how the metric was computed; ``comparable``
     what two sides must share beside that for a difference to mean anything (tokenizer, dtype, prefix), "" for nothing. Both are
-    parts joined by ``|``. The examples of a ratio metric give its logarithm (log perplexity).
+    parts joined by ``|``. The examples of a ratio metric give its logarithm (log perplexity). ``unfit`` is why it may not decide a
+    gate: a judge's that cannot judge.
     """
 
     name: str
@@ -46,6 +47,7 @@ class Figure:
     ids: tuple[str, ...]
     signature: str
     comparable: str = ""
+    unfit: str = ""
 
     def __post_init__(self) -> None:
         if len(self.ids) != len(self.examples):
@@ -63,7 +65,7 @@ class Figure:
         kept = [row for row in ids if row in at]
         chosen = np.asarray([at[row] for row in kept], dtype=np.intp)
         examples = Examples(self.examples.statistics[chosen], self.examples.corpus, self.examples.kind)
-        return Figure(self.name, self.metric, examples, tuple(kept), self.signature, self.comparable)
+        return replace(self, examples=examples, ids=tuple(kept))
 
 
 def shown(metric: Metric, value: float) -> float:
@@ -130,6 +132,7 @@ def _to_json(figure: Figure, rows: int) -> dict[str, Any]:
         "comparable": figure.comparable,
         "rows": rows,
         "columns": [_column(column) for column in figure.examples.statistics.T],
+        **({"unfit": figure.unfit} if figure.unfit else {}),
     }
 
 
@@ -139,7 +142,7 @@ def _from_json(name: str, one: Mapping[str, Any], rows: list[list[str]]) -> Figu
     kind, signature, comparable = (str(one[part]) for part in ("kind", "signature", "comparable"))
     examples = Examples(np.stack(columns, axis=1), corpus_of(kind), kind)
     examples.value()  # the wrong number of columns shows here
-    return Figure(name, Metric(**one["metric"]), examples, ids, signature, comparable)
+    return Figure(name, Metric(**one["metric"]), examples, ids, signature, comparable, str(one.get("unfit", "")))
 
 
 def _column(values: Array) -> Any:

@@ -322,6 +322,16 @@ def test_every_model_but_the_baseline_is_judged_unless_the_rule_names_one() -> N
     assert who(model="base", min=0.1) == [("base", "", "passed")]
 
 
+def test_a_metric_that_is_unfit_for_one_model_decides_about_the_others() -> None:
+    verdict = judge(THREE, {"metric": "rougeL"}, unfit={"ppo.rougeL": "it was trained on it"})
+    assert [(one.model, one.status) for one in verdict.results] == [("lora", "passed"), ("ppo", "not evaluable")]
+    assert verdict.exit_code == 7
+    assert judge(THREE, {"metric": "rougeL", "model": "lora"}, unfit={"ppo.rougeL": "no"}).exit_code == 0
+    assert (
+        judge(THREE, {"metric": "rougeL", "model": "lora", "against": "ppo"}, unfit={"ppo.rougeL": "no"}).exit_code == 7
+    )
+
+
 def test_figures_of_a_file_are_a_baseline_and_never_judged(tmp_path: Path) -> None:
     write_figures(tmp_path / "examples.json", {"lora": THREE["lora"]})
     figures = {**models(ppo=THREE["ppo"]["rougeL"]), BASELINE_FILE: read_figures(tmp_path / "examples.json")["lora"]}

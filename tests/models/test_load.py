@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from peft import PeftModel
-from transformers import AutoModelForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from ftcli.core.errors import Corrupt, UsageError
 from ftcli.core.stage import Artifact, Kind
@@ -17,6 +17,7 @@ from ftcli.models.load import (
     load_model,
     load_tokenizer,
     load_tokenizer_of,
+    longest_input,
     pick_dtype,
     read_base_record,
     save_adapter,
@@ -148,6 +149,13 @@ def test_a_torn_weight_file_is_corrupt(tiny_model: Path, tmp_path: Path) -> None
 def test_an_unknown_quantization_is_refused(tiny_model: Path) -> None:
     with pytest.raises(UsageError, match="unknown quantization 'int3'"):
         load_base(tiny_model, torch.float32, CPU, "int3")
+
+
+def test_the_longest_input_is_told_without_loading_the_model(tiny_model: Path, tmp_path: Path) -> None:
+    assert longest_input(tiny_model) == 512
+    bloom = AutoConfig.for_model("bloom")  # positions by ALiBi: no limit of its own
+    bloom.save_pretrained(tmp_path)
+    assert longest_input(tmp_path) is None
 
 
 def test_precision_can_be_forced() -> None:

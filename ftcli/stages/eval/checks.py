@@ -13,6 +13,7 @@ from ftcli.metrics.custom import ARGUMENTS, load_metric
 from ftcli.metrics.figures import Figures, read_figures
 from ftcli.metrics.gates import BASELINE_FILE
 from ftcli.metrics.rules import unknown_label
+from ftcli.models.load import load_tokenizer_of
 from ftcli.stages.eval.config import EvalConfig
 from ftcli.stages.eval.held_out import HeldOut
 from ftcli.stages.eval.lm_tasks import check_tasks
@@ -77,15 +78,34 @@ def read_baseline(ctx: Context[EvalConfig]) -> Figures | None:
 
 
 def check_readers(ctx: Context[EvalConfig], held_out: HeldOut) -> None:
-    """Refuse what reads answers where nobody answers, and metric functions that cannot be called."""
-    given = [name for name in READERS if ctx.many(name)] + (["judge_url"] if ctx.config.judge_url else [])
-    if held_out.is_text and given:
-        raise UsageError(
-            f"{', '.join(given)}: the rows are plain text, which no model answers", "give chat rows, or leave it out"
-        )
+    """Refuse what does not fit the rows: what reads answers where nobody answers, a token before texts that a tokenizer does not
+    have, metric functions that cannot be called."""
+    if held_out.is_text:
+        _check_texts(ctx)
     columns = sorted(columns_of(held_out.answered(ctx.config)))
     for artifact in ctx.many("metric"):
         load_metric(artifact, columns=columns).close()
+
+
+def _check_texts(ctx: Context[EvalConfig]) -> None:
+    given = [name for name in READERS if ctx.many(name)] + (["judge_url"] if ctx.config.judge_url else [])
+    if given:
+        raise UsageError(
+            f"{', '.join(given)}: the rows are plain text, which no model answers", "give chat rows, or leave it out"
+        )
+    if "perplexity" not in ctx.config.metrics:
+        raise UsageError(
+            "metrics: the rows are plain text, of which nothing but perplexity is measured", "set metrics to perplexity"
+        )
+    prefix = ctx.config.prefix
+    if prefix == "none":
+        return
+    name = f"{prefix}_token_id"
+    lacking = [model.label for model in ctx.many("models") if getattr(load_tokenizer_of(model), name) is None]
+    if lacking:
+        raise UsageError(
+            f"prefix {prefix}: the tokenizer of {', '.join(lacking)} has no such token", "set prefix to none"
+        )
 
 
 def columns_of(rows: Sequence[Row]) -> dict[str, list[Any]]:

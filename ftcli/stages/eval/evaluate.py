@@ -14,7 +14,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from ftcli.core.errors import UsageError
 from ftcli.core.places import cache_dir
 from ftcli.core.stage import Artifact, Context
 from ftcli.data.rows import prompt_of, split_file
@@ -33,7 +32,7 @@ from ftcli.stages.eval.figures import figures_of, of_text, pairs_of, without
 from ftcli.stages.eval.held_out import HeldOut, encode, read_held_out
 from ftcli.stages.eval.judge_server import KEY_NAME, ServerJudge
 from ftcli.stages.eval.judges import LocalJudge
-from ftcli.stages.eval.judging import REWARDS, Judge, Judging, circular, judge_by_model, judge_by_reward
+from ftcli.stages.eval.judging import REWARDS, Judge, Judging, circular, judge_by_model, judge_by_reward, marked
 from ftcli.stages.eval.leakage import Leakage, check_leakage
 from ftcli.stages.eval.lm_harness import run_tasks
 from ftcli.stages.eval.outcome import Outcome
@@ -64,17 +63,19 @@ def evaluate_models(ctx: Context[EvalConfig]) -> None:
     bench = Bench(pick_dtype(config.precision, device), device)
     cache = Cache((cache_dir() if config.use_cache else ctx.scratch) / FILE, ctx.events.note)
     subjects = {artifact.label: subject_of(ctx, artifact, bench, cache) for artifact in models}
+    reader = language_judge(ctx, bench, cache)  # now: a server that cannot be asked is known before any work
     outcomes = {artifact.label: measure(ctx, subjects[artifact.label], held_out) for artifact in by_base(models)}
     outcomes = {artifact.label: outcomes[artifact.label] for artifact in models}  # as given, not as loaded
     figures: dict[str, Figures] = {label: {} for label in outcomes}
     suites = measure_suites(ctx, subjects, figures)
     measure_tasks(ctx, subjects, figures)
     outcomes = score_with_reward(ctx, subjects, held_out, outcomes)
-    judgings = judge(ctx, subjects, held_out, outcomes, cache)
+    judgings = judge(ctx, held_out, outcomes, reader)
     for label, outcome in outcomes.items():
         figures[label] = task_figures(ctx, subjects[label], held_out, outcome) | figures[label]
         for judging in judgings:
             figures[label] |= judging.figures.get(label, {})
+    figures = marked(figures, judgings)
     pairs = pairs_of(models) + ([(models[-1].label, BASELINE_FILE)] if saved else [])
     everything = figures | ({BASELINE_FILE: saved} if saved else {})
     found = compared(everything, pairs, drawing)
@@ -183,15 +184,8 @@ def wants_answers(ctx: Context[EvalConfig]) -> bool:
 
 
 def prefix_id(subject: Subject, config: EvalConfig) -> int | None:
-    """The token before each text. Raises `UsageError` where the tokenizer has none of that kind."""
-    if config.prefix == "none":
-        return None
-    found = getattr(subject.tokenizer, f"{config.prefix}_token_id")
-    if found is None:
-        raise UsageError(
-            f"prefix {config.prefix}: the tokenizer of {subject.label} has no such token", "set prefix to none"
-        )
-    return int(found)
+    """The token before each text, which `check_readers` has looked for."""
+    return None if config.prefix == "none" else int(getattr(subject.tokenizer, f"{config.prefix}_token_id"))
 
 
 def measure_suites(ctx: Context[EvalConfig], subjects: Subjects, figures: dict[str, Figures]) -> list[Json]:
@@ -280,7 +274,7 @@ def score_with_reward(
 
 
 def judge(
-    ctx: Context[EvalConfig], subjects: Subjects, held_out: HeldOut, outcomes: Mapping[str, Outcome], cache: Cache
+    ctx: Context[EvalConfig], held_out: HeldOut, outcomes: Mapping[str, Outcome], reader: Judge | None
 ) -> list[Judging]:
     """What each judge that was given says of the answers against the first model's."""
     models, asked, reward = ctx.many("models"), held_out.answered(ctx.config), ctx.maybe("reward")
@@ -291,7 +285,7 @@ def judge(
         found.append(judge_by_reward(reward, models, [row["id"] for row in asked], outcomes))
     elif reward is not None and (why := circular(models, reward)):
         found.append(Judging(unfit=dict.fromkeys(REWARDS, why)))
-    if (reader := language_judge(ctx, subjects, cache)) is not None:
+    if reader is not None:
         found.append(judge_by_model(reader, models, asked, outcomes))
     for judging in found:
         for name, why in judging.unfit.items():
@@ -299,15 +293,15 @@ def judge(
     return found
 
 
-def language_judge(ctx: Context[EvalConfig], subjects: Subjects, cache: Cache) -> Judge | None:
+def language_judge(ctx: Context[EvalConfig], bench: Bench, cache: Cache) -> Judge | None:
     """The model of the input ``judge``, or the server of judge_url."""
     config, given = ctx.config, ctx.maybe("judge")
     if config.judge_url:
-        return ServerJudge(config.judge_url, config.judge_model, os.environ.get(KEY_NAME), progress=ctx.events.progress)
+        key = os.environ.get(KEY_NAME)
+        return ServerJudge(config.judge_url, config.judge_model, key, ctx.events.progress, ctx.events.note)
     if given is None:
         return None
-    bench = next(iter(subjects.values())).bench
-    return LocalJudge(subject_of(ctx, replace(given, label="judge"), bench, cache))
+    return LocalJudge(subject_of(ctx, replace(given, label="judge"), bench, cache), ctx.events.note)
 
 
 # Figures -----------------------------------------------------------------------------------------------------------------------

@@ -7,12 +7,13 @@ from dataclasses import dataclass
 
 from transformers import PreTrainedTokenizerBase
 
-from ftcli.core.errors import BadData
+from ftcli.core.errors import BadData, UsageError
 from ftcli.core.stage import Context
 from ftcli.data.chat import render_answer, stop_token_ids
 from ftcli.data.rows import Row, RowType, prompt_of, read_split, reference_of, row_type
 from ftcli.metrics.perplexity import Pair
 from ftcli.metrics.text import non_ascii_share
+from ftcli.models.load import load_tokenizer_of
 from ftcli.stages.eval.config import EvalConfig
 
 
@@ -47,7 +48,7 @@ def read_held_out(ctx: Context[EvalConfig], tokenizer: PreTrainedTokenizerBase) 
     twice = [id for id, count in Counter(row["id"] for row in read).items() if count > 1]
     if twice:
         raise BadData(
-            f"{folder}: split {config.split} has {len(twice)} ids more than once, such as {twice[0]}",
+            f"{folder}: split {config.split} has rows with the same id: {', '.join(twice[:3])}",
             "models are compared row by row: give each row an id of its own",
         )
     kept = _texts(ctx, read) if texts else _short_enough(ctx, _with_answers(ctx, read), tokenizer)
@@ -64,6 +65,12 @@ def _texts(ctx: Context[EvalConfig], rows: list[Row]) -> list[Row]:
 
 
 def _with_answers(ctx: Context[EvalConfig], read: list[Row]) -> list[Row]:
+    plain = [model.label for model in ctx.many("models") if not load_tokenizer_of(model).chat_template]
+    if plain:
+        raise UsageError(
+            f"models: {', '.join(plain)}: no chat template, so chat rows cannot be rendered",
+            "put a chat_template.jinja into the model's folder, or evaluate text rows",
+        )
     rows = [row for row in read if reference_of(row) is not None]
     if not rows:
         raise BadData(

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from ftcli.core.stage import Artifact
@@ -189,6 +189,18 @@ def judge_by_model(
     return Judging(verdicts.figures(), [verdicts.described(outcomes) | described], {BY_MODEL: why} if why else {})
 
 
+def marked(figures: Mapping[str, Figures], judgings: Sequence[Judging]) -> dict[str, Figures]:
+    """``figures`` with the reason in those that may not gate, so that a later comparison with them knows it too."""
+    unfit = {name: why for judging in judgings for name, why in judging.unfit.items()}
+    return {
+        label: {
+            name: replace(figure, unfit=unfit.get(name) or unfit.get(f"{label}.{name}", figure.unfit))
+            for name, figure in own.items()
+        }
+        for label, own in figures.items()
+    }
+
+
 Orders = tuple[float | None, float | None]
 """The probability that what stands first is called better, as given and with the answers swapped."""
 
@@ -206,17 +218,22 @@ def _win(orders: Orders) -> float | None:
     return None if forward is None or backward is None else (forward + 1 - backward) / 2
 
 
+def _read(found: Sequence[Orders]) -> list[tuple[float, float]]:
+    return [(forward, backward) for forward, backward in found if forward is not None and backward is not None]
+
+
 def _trial(shown: Sequence[Orders], calibration: Sequence[Orders]) -> dict[str, Any]:
     """How the judge did: on the answers that it was ``shown``, and on pairs whose first answer is better.
 
     ``consistency``  share of pairs with the same verdict in both orders (a tie is one), of those that could be read
-    ``calibration``  share of the known pairs whose better answer wins over both orders; what could not be read is wrong
+    ``calibration``  share of the known pairs whose better answer it prefers in both orders; without a verdict it is wrong. That it
+                     wins over both orders would be too little: a model that prefers the first place by 0.9 tells 0.88 from 0.89
     ``first_share``  mean probability of the answer that stands first: one half without a preference for places
     ``failures``     pairs without a verdict
     """
-    read = [(forward, backward) for forward, backward in shown if forward is not None and backward is not None]
+    read = _read(shown)
     same = sum(_sign(forward) == -_sign(backward) for forward, backward in read)
-    right = sum((_win(orders) or 0.0) > TIE for orders in calibration)
+    right = sum(forward > TIE > backward for forward, backward in _read(calibration))
     firsts = [value for orders in read for value in orders]
     return {
         "consistency": same / len(read) if read else None,

@@ -159,7 +159,8 @@ def judges(result: Json) -> list[dict[str, Any]]:
             "Same verdict in both orders": _percent(judge["consistency"]),
             "Right on its calibration set": _percent(judge["calibration"]),
             "Preferred the first place": _percent(judge["first_share"]),
-            "Verdicts that could not be read": judge["failures"],
+            "Pairs without a verdict": judge["failures"],
+            "Rank correlation with length": _signed(judge["length_correlation"]),
         }
         facts = {title: value for title, value in facts.items() if value is not None}
         title = result["metrics"][name]["title"] if name in result["metrics"] else name
@@ -180,6 +181,10 @@ def _rate(figure: Json) -> dict[str, Any]:
 
 def _percent(value: float | None) -> str | None:
     return None if value is None else f"{value:.0%}"
+
+
+def _signed(value: float | None) -> str | None:
+    return None if value is None else f"{value:+.2f}"
 
 
 def clean(result: Json) -> list[dict[str, Any]]:

@@ -241,6 +241,7 @@ def _judge(metric: str, kind: str, who: str, *, fit: bool, why: str, consistency
         "first_share": None if consistency is None else 0.69,
         "failures": 0 if fit else 3,
         "length_controlled": {"lora": 0.51, "ppo": 0.643} if fit else {},
+        "length_correlation": 0.31 if fit else None,
         "fit": fit,
         "why": why,
     }

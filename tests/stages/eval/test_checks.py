@@ -138,6 +138,25 @@ def test_a_metric_function_that_cannot_be_called_is_refused_before_the_work(
     assert message in refusal(tmp_path, inputs).message
 
 
+@pytest.mark.parametrize("place", [0, 1])
+def test_chat_rows_need_models_with_a_chat_template(tmp_path: Path, base: Artifact, data: Artifact, place: int) -> None:
+    folder = write_tiny_model(tmp_path / "plain")
+    (folder / "chat_template.jinja").unlink(missing_ok=True)
+    plain = artifact(Kind.MODEL, folder, label="plain")
+    models = (plain, base) if place == 0 else (base, plain)
+    error = refusal(tmp_path, {"models": models, "data": data})
+    assert error.message == "models: plain: no chat template, so chat rows cannot be rendered"
+
+
+def test_a_task_that_cannot_be_loaded_is_refused(tmp_path: Path, base: Artifact, data: Artifact) -> None:
+    pytest.importorskip("lm_eval", reason="the extra ftcli[lm-eval] is not installed")
+    (tmp_path / "tasks").mkdir()
+    text = "task: own\noutput_type: multiple_choice\ndataset_path: json\ndataset_kwargs: {data_files: {test: gone.jsonl}}\n"
+    (tmp_path / "tasks" / "own.yaml").write_text(text)
+    inputs = {"models": base, "data": data, "tasks": artifact(Kind.SOURCE, tmp_path / "tasks")}
+    assert "task own cannot be loaded" in refusal(tmp_path, inputs, lm_eval=("own",)).message
+
+
 def test_a_reward_model_needs_its_base(tmp_path: Path, base: Artifact, data: Artifact, reward: Artifact) -> None:
     inputs = {"models": base, "data": data, "reward": replace(reward, base=None)}
     assert "does not say which base model" in refusal(tmp_path, inputs).message

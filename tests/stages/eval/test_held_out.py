@@ -16,7 +16,7 @@ from ftcli.core.stage import Artifact, Kind
 from ftcli.data.rows import Row, write_jsonl
 from ftcli.models.load import load_tokenizer
 from tests.conftest import artifact, write_data
-from tests.stages.eval.evaluating import evaluate, notes_of, report_of
+from tests.stages.eval.evaluating import comparison, evaluate, notes_of, report_of
 from tests.tiny import messages_row, preference_row
 
 TEXTS = ["the cat sat on a mat and looked at what was there", "return value of list", "open the file"]
@@ -92,7 +92,7 @@ def test_chat_and_text_rows_are_not_mixed(tmp_path: Path, base: Artifact) -> Non
 
 def test_two_rows_with_one_id_are_bad_data(tmp_path: Path, base: Artifact) -> None:
     rows = [messages_row(0), messages_row(1), messages_row(0)]
-    with pytest.raises(BadData, match="split test has 1 ids more than once, such as row-0"):
+    with pytest.raises(BadData, match="split test has rows with the same id: row-0"):
         evaluate(tmp_path, {"models": base, "data": data_of(tmp_path / "data", rows)})
 
 
@@ -166,6 +166,23 @@ def test_a_prefix_that_the_tokenizer_has_not_is_refused(tmp_path: Path, base: Ar
     }
     with pytest.raises(UsageError, match="prefix bos: the tokenizer of own has no such token"):
         evaluate(tmp_path, inputs, prefix="bos")
+
+
+def test_two_models_are_compared_by_what_the_texts_cost(tmp_path: Path, base: Artifact, damaged: Artifact) -> None:
+    texts = [f"{text} {number}" for text in TEXTS for number in range(3)]
+    inputs = {"models": (base, damaged), "data": data_of(tmp_path / "data", text_rows(*texts))}
+    evaluate(tmp_path, inputs)
+    result, _ = report_of(tmp_path)
+    found = comparison(result, "damaged", "base", "text_perplexity")
+    values = [result["models"][label]["text_perplexity"]["value"] for label in ("base", "damaged")]
+    assert found["change"] == pytest.approx(values[1] / values[0])
+    assert (found["status"], found["n"]) == ("regressed", 9)
+
+
+def test_texts_without_perplexity_leave_nothing_to_measure(tmp_path: Path, base: Artifact) -> None:
+    inputs = {"models": base, "data": data_of(tmp_path / "data", text_rows(*TEXTS))}
+    with pytest.raises(UsageError, match="plain text, of which nothing but perplexity is measured"):
+        evaluate(tmp_path, inputs, metrics=("rouge",))
 
 
 def test_empty_texts_are_left_out_and_counted(tmp_path: Path, base: Artifact) -> None:

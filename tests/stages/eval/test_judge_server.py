@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from math import log
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from ftcli.core.errors import StageFailed, UsageError
+from ftcli.core.stage import Artifact
 from ftcli.models.remote import Reply
 from ftcli.stages.eval.judge_prompt import CALIBRATION, Pair
 from ftcli.stages.eval.judge_server import KEY_NAME, ServerJudge, verdict
 from tests.models.fake_chat import Answer, FakeChat, Json, completion, serving
+from tests.stages.eval.evaluating import comparison, evaluate, report_of
 
 pytestmark = pytest.mark.enable_socket  # loopback
 
@@ -171,3 +174,64 @@ def test_likely_letters_beside_a_text_that_is_none() -> None:
     assert verdict(Reply("I", first={"A": log(0.3), "B": log(0.3), "I": log(0.4)})) == pytest.approx(0.5)
     assert verdict(Reply("I", first={"A": log(0.2), "B": log(0.1), "I": log(0.7)})) is None
     assert verdict(Reply("**A**", first={"**": log(0.9), "A": log(0.01), "B": log(0.02)})) == 1.0
+
+
+# In the stage ------------------------------------------------------------------------------------------------------------------
+
+
+def knowing(body: Json) -> Answer:
+    """A judge that knows the answers of the calibration set, and of others prefers the longer one."""
+    known = {one.question: one for pair in CALIBRATION for one in (pair, pair.swapped())}.get(question(body))
+    if known is not None:
+        is_first = known in CALIBRATION
+    else:
+        first, _, second = question(body).partition("Answer A:\n")[2].partition("\n\nAnswer B:\n")
+        is_first = len(first) > len(second.partition("\n\nWhich answer is better?")[0])
+    return completion("A" if is_first else "B", {"A": 0.9, "B": 0.1} if is_first else {"A": 0.1, "B": 0.9})
+
+
+def test_an_evaluation_is_judged_and_gated_by_a_server(
+    tmp_path: Path, base: Artifact, lora: Artifact, data: Artifact, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(KEY_NAME, "sk-verysecret")
+    with serving(knowing) as fake:
+        ctx = evaluate(
+            tmp_path,
+            {"models": (base, lora), "data": data},
+            metrics=("health",),
+            judge_url=fake.url,
+            judge_model="big",
+            gate=({"metric": "judge.llm", "min": 0.01},),
+        )
+    result, samples = report_of(tmp_path)
+    pairs = [(row["models"]["lora"]["greedy"]["text"], row["models"]["base"]["greedy"]["text"]) for row in samples]
+    longer = [0.5 if own.strip() == other.strip() else 0.9 if len(own) > len(other) else 0.1 for own, other in pairs]
+    assert {abs(len(own) - len(other)) for own, other in pairs}.isdisjoint({0}), "no two of equal length"
+    [judge] = result["judges"]
+    assert (judge["who"], judge["fit"], judge["consistency"], judge["calibration"]) == (
+        f"big at {fake.url}",
+        True,
+        1.0,
+        1.0,
+    )
+    assert result["models"]["lora"]["judge.llm"]["value"] == pytest.approx(sum(longer) / 8)
+    assert comparison(result, "lora", "base", "judge.llm")["change"] == pytest.approx(sum(longer) / 8 - 0.5)
+    assert ctx.events.summary["gate"]["exit_code"] == 0
+    assert fake.headers[0]["Authorization"] == "Bearer sk-verysecret"
+    written = [path for path in tmp_path.rglob("*") if path.is_file() and b"verysecret" in path.read_bytes()]
+    assert written == []
+
+
+def test_a_server_that_cannot_be_asked_ends_the_stage_before_any_model_works(
+    tmp_path: Path, base: Artifact, lora: Artifact, data: Artifact
+) -> None:
+    seen: list[str] = []
+    with serving(lambda body: (401, "no")) as fake, pytest.raises(UsageError, match="refuses the key"):
+        evaluate(
+            tmp_path,
+            {"models": (base, lora), "data": data},
+            lambda event: seen.append(event["event"]),
+            judge_url=fake.url,
+            judge_model="big",
+        )
+    assert "progress" not in seen

@@ -13,8 +13,11 @@ import pytest
 
 from ftcli.core.stage import Artifact, Kind
 from ftcli.metrics.comparison import Drawing, compare
+from ftcli.metrics.figures import read_figures, write_figures
+from ftcli.metrics.gates import judge_gate
+from ftcli.metrics.rules import Rule
 from ftcli.stages.eval.judge_prompt import CALIBRATION, Pair, request_of, version
-from ftcli.stages.eval.judging import BY_MODEL, BY_REWARD, Judging, circular, judge_by_model, judge_by_reward
+from ftcli.stages.eval.judging import BY_MODEL, BY_REWARD, Judging, circular, judge_by_model, judge_by_reward, marked
 from ftcli.stages.eval.outcome import Answer, Outcome
 
 REWARD = Artifact(Kind.REWARD, "stages/reward/0123456789ab/reward", Path("r"), "sha256:reward")
@@ -118,6 +121,14 @@ def test_one_who_flips_a_coin_is_unfit(flip: Callable[[Callable[[], float]], flo
         rng = random.Random(seed)
         judging, _ = judged(lambda pair, rng=rng: flip(rng.random))  # type: ignore[misc]
         assert "it is right on" in judging.unfit[BY_MODEL]
+
+
+def test_one_who_prefers_the_first_place_far_more_than_the_better_answer_knows_nothing() -> None:
+    """As a model of 135 M parameters does: the mean over both orders favours the better answer all the same."""
+    judging, _ = judged(lambda pair: 0.9 + 0.02 * (perfect(pair) - 0.5))
+    [told] = judging.described
+    assert judging.figures["lora"][BY_MODEL].value() > 0.5
+    assert (told["consistency"], told["calibration"]) == (0.0, 0.0)
 
 
 def test_one_who_finds_everything_equal_is_unfit() -> None:
@@ -269,6 +280,24 @@ def test_circular_names_all_that_are() -> None:
     assert circular([model("base")], REWARD) == ""
     two = [model("a", REWARD.digest), model("b", REWARD.digest)]
     assert circular(two, REWARD) == f"a and b were trained to please {REWARD.ref}"
+
+
+def test_a_figure_that_may_not_gate_says_so_wherever_it_is_kept(tmp_path: Path) -> None:
+    judging = by_reward(model("base"), model("lora"), model("ppo", REWARD.digest))
+    llm, _ = judged(lambda pair: 0.9)
+    figures = {label: own | llm.figures.get(label, {}) for label, own in judging.figures.items()}
+    write_figures(tmp_path / "examples.json", marked(figures, [judging, llm]))
+    found = read_figures(tmp_path / "examples.json")
+    unfit = {label: {name for name, one in own.items() if one.unfit} for label, own in found.items()}
+    assert unfit == {"base": {BY_MODEL}, "lora": {BY_MODEL}, "ppo": {BY_REWARD}}
+    assert found["ppo"][BY_REWARD].unfit == f"ppo was trained to please {REWARD.ref}"
+    assert found["ppo"][BY_REWARD].only(["row-1"]).unfit
+    rules = [Rule(metric=BY_REWARD), Rule(metric=BY_MODEL, model="lora", min=0.1)]
+    verdict = judge_gate(rules, found, baseline="base")
+    told = [(one.model, one.status == "not evaluable") for one in verdict.results]
+    assert ("ppo", True) in told
+    assert told[-1] == ("lora", True)
+    assert verdict.exit_code == 7
 
 
 # The question ------------------------------------------------------------------------------------------------------------------

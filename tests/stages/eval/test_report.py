@@ -414,6 +414,7 @@ def test_an_unfit_judge_is_shown_with_its_reason(rich: Page):
     assert "Judge: language model unfit position consistency 0.10, at least 0.60 needed. Its verdicts decide" in words
     assert "62.0% [57.0%, 67.0%] · at equal length 51%" in words
     assert "Same verdict in both orders 10%" in words
+    assert "Rank correlation with length +0.31" in words
 
 
 def test_leakage_is_told_with_the_same_changes_on_clean_rows(rich: Page):

@@ -145,6 +145,11 @@ def test_what_is_no_reward_model_is_refused(base: Artifact) -> None:
         check_reward(replace(base, kind=Kind.REWARD), [base])
 
 
+def test_an_adapter_without_its_base_is_refused(base: Artifact, adapter: Artifact) -> None:
+    with pytest.raises(UsageError, match="does not say which base model it is an adapter of"):
+        check_reward(replace(adapter, base=None), [base])
+
+
 @pytest.mark.parametrize("change", ["vocabulary", "template"])
 def test_a_reward_model_that_reads_other_tokens_is_refused(
     change: str, base: Artifact, adapter: Artifact, tmp_path: Path
