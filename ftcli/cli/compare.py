@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from ftcli.cli.flags import refused
 from ftcli.core.config import parse
 from ftcli.core.errors import BY_EXIT_CODE, UsageError
 from ftcli.core.rundir import RunDir
@@ -68,9 +69,7 @@ def compare(
     given |= {"gate_mode": gate_mode, "fail_if": fail_if or [], "gate": [value_for(Rule, text) for text in gate or []]}
     config, problems = parse(EvalConfig, given)
     if config is None:
-        raise UsageError(
-            "\n".join(f"--{one.message}" for one in problems), "; ".join(one.hint for one in problems if one.hint)
-        )
+        raise refused(problems)
     result, verdict = compare_results(figures_file(a), figures_file(b), models or [], config)
     print(json.dumps(result, indent=2) if as_json else comparison_text(result))
     if verdict is not None and verdict.exit_code:

@@ -22,7 +22,7 @@ import typer.core
 from ftcli.cli.inputs import find, newest
 from ftcli.cli.output import launcher, print_result, report_texts
 from ftcli.cli.score import given_options, print_scores
-from ftcli.core.config import StageConfig, nearest, parse
+from ftcli.core.config import Problem, StageConfig, nearest, parse
 from ftcli.core.console import Console
 from ftcli.core.errors import UsageError
 from ftcli.core.events import Events
@@ -286,12 +286,16 @@ def _config(stage: Stage[Any], values: Mapping[str, Any]) -> StageConfig:
     model: type[StageConfig] = stage.config
     config, problems = parse(model, parsed)
     if config is None:
-        lines = [
-            f"--{item.message.replace('_', '-', item.key.count('_'))}" if item.key else item.message
-            for item in problems
-        ]
-        raise UsageError("\n".join(lines), "; ".join(item.hint for item in problems if item.hint))
+        raise refused(problems)
     return config
+
+
+def refused(problems: Sequence[Problem]) -> UsageError:
+    """One error for what is wrong with settings that were typed as options."""
+    lines = [
+        f"--{item.message.replace('_', '-', item.key.count('_'))}" if item.key else item.message for item in problems
+    ]
+    return UsageError("\n".join(lines), "; ".join(item.hint for item in problems if item.hint))
 
 
 def _value(annotation: Any, given: Any) -> Any:

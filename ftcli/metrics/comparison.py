@@ -17,7 +17,6 @@ no. Ratio metrics (perplexity) are computed as logarithms, with documents as the
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -28,14 +27,17 @@ from ftcli.metrics.figures import Figure, shown
 from ftcli.metrics.names import Metric
 from ftcli.metrics.statistics import (
     EXACT_ROWS,
-    Examples,
     detectable,
+    disagreements,
     fewest_rows,
-    holm,
+    interval,
     mcnemar,
     paired_error,
     paired_interval,
     permutation_p,
+    standard_error,
+    wilson,
+    yeses,
 )
 
 
@@ -59,7 +61,7 @@ class Comparison:
     ``change`` and ``ci`` are as shown (of a ratio metric a factor), not turned so that up is good. ``se`` is the standard error of
     the paired change, of a ratio metric that of its logarithm, which is about relative. ``mde``, the minimum detectable effect, is
     the size of a true change that these rows would show at 80 % power (of a ratio metric a factor above 1), None where they can
-    show none. ``margin`` is on the scale of ``mde``. ``p_holm`` is set within a gating family only (`with_holm`).
+    show none. ``margin`` is on the scale of ``mde``. Holm's correction is a gate's (`ftcli.metrics.gates`): these stand alone.
     """
 
     metric: str
@@ -69,7 +71,6 @@ class Comparison:
     ci: tuple[float, float] | None
     se: float | None
     p: float | None
-    p_holm: float | None
     mde: float | None
     margin: float | None
     test: str
@@ -110,7 +111,7 @@ def compare(first: Figure, second: Figure, drawing: Drawing, *, margin: float | 
     reason = _unlike(before, after) or _unusable(before, after, left_out)
     scale: Literal["difference", "ratio"] = "ratio" if metric.is_ratio else "difference"
     nothing = Comparison(
-        second.name, scale, len(common), None, None, None, None, None, None, margin, "", "not evaluable", reason,
+        second.name, scale, len(common), None, None, None, None, None, margin, "", "not evaluable", reason,
         metric.higher_is_better, left_out,
     )  # fmt: skip
     if reason:
@@ -118,11 +119,16 @@ def compare(first: Figure, second: Figure, drawing: Drawing, *, margin: float | 
     return _measured(nothing, before, after, drawing)
 
 
-def with_holm(found: Sequence[Comparison], alpha: float) -> list[Comparison]:
-    """The gating family with Holm's p-values, and the statuses that follow from them; what has no p stays as it is."""
-    corrected = iter(holm([one.p for one in found if one.p is not None]))
-    family = [one if one.p is None else replace(one, p_holm=next(corrected)) for one in found]
-    return [one if one.p_holm is None else replace(one, status=_status(one, one.p_holm, alpha)) for one in family]
+def spread_of(figure: Figure, drawing: Drawing) -> tuple[tuple[float, float], float]:
+    """The interval and standard error of one figure, as computed (of a ratio metric the logarithm's); the error of one row is NaN.
+
+    Shares of yes and no have Wilson's interval, everything else that of the bootstrap.
+    """
+    error, count = standard_error(figure.examples), yeses(figure.examples) if figure.metric.is_share else None
+    if count is not None:
+        return wilson(count, len(figure.ids), drawing.confidence), error
+    draw = {"resamples": drawing.resamples, "seed": drawing.seed}
+    return interval(figure.examples, confidence=drawing.confidence, **draw), error
 
 
 def _measured(entry: Comparison, before: Figure, after: Figure, drawing: Drawing) -> Comparison:
@@ -130,11 +136,10 @@ def _measured(entry: Comparison, before: Figure, after: Figure, drawing: Drawing
     draw = {"resamples": drawing.resamples, "seed": drawing.seed}
     low, high = paired_interval(first, second, confidence=drawing.confidence, **draw)
     se = paired_error(first, second)
-    binary = after.metric.is_share and _is_binary(first) and _is_binary(second)
-    if binary:
-        worse, better = (int((one > 0).sum()) for one in (_gain(first, second), _gain(second, first)))
-        p, test = mcnemar(worse, better), f"exact McNemar, {worse} against {better}"
-        spread = math.sqrt(worse + better) / len(first)  # of the difference, if there is none in truth
+    differing = disagreements(first, second) if after.metric.is_share else None
+    if differing is not None:
+        p, test = mcnemar(*differing), f"exact McNemar, {differing[0]} against {differing[1]}"
+        spread = math.sqrt(sum(differing)) / len(first)  # of the difference, if there is none in truth
     else:
         p, spread = permutation_p(first, second, **draw), se
         drawn = "all exchanges" if len(first) <= EXACT_ROWS else f"{drawing.resamples:,} exchanges"
@@ -142,13 +147,15 @@ def _measured(entry: Comparison, before: Figure, after: Figure, drawing: Drawing
     delta = second.value() - first.value()
     if not all(map(math.isfinite, (delta, low, high, se, p))):
         return replace(entry, reason="not every resample of the rows has a value")
+    if after.metric.is_ratio and not all(0 < shown(after.metric, value) < math.inf for value in (delta, low, high)):
+        return replace(entry, reason="the factor is too large or too small for a number")
     entry = replace(
         entry,
         change=shown(after.metric, delta),
         ci=(shown(after.metric, low), shown(after.metric, high)),
         se=se,
         p=p,
-        mde=_smallest_effect(after.metric, spread, len(first), drawing.alpha, binary=binary),
+        mde=_smallest_effect(after.metric, spread, len(first), drawing.alpha, binary=differing is not None),
         test=test + (f"; {entry.left_out} left out that one side lacks" if entry.left_out else ""),
     )
     return replace(entry, status=_status(entry, p, drawing.alpha))
@@ -176,7 +183,8 @@ def _smallest_effect(metric: Metric, spread: float, n: int, alpha: float, *, bin
     if n < fewest_rows(alpha):
         return None
     effect = detectable(spread, alpha=alpha)
-    return shown(metric, max(effect, fewest_rows(alpha) / n) if binary else effect)
+    effect = shown(metric, max(effect, fewest_rows(alpha) / n) if binary else effect)
+    return effect if math.isfinite(effect) else None
 
 
 def _unlike(first: Figure, second: Figure) -> str:
@@ -217,14 +225,3 @@ def _parts(first: str, second: str) -> str:
 
 def _tokens(figure: Figure) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
     return figure.examples.statistics[:, 1]
-
-
-def _is_binary(examples: Examples) -> bool:
-    weights = examples.statistics[:, 1:]
-    return (
-        examples.kind == "quotient" and bool((weights == 1).all()) and set(examples.statistics[:, 0].tolist()) <= {0, 1}
-    )
-
-
-def _gain(over: Examples, under: Examples) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
-    return over.statistics[:, 0] - under.statistics[:, 0]

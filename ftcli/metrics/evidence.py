@@ -8,14 +8,13 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 from scipy import stats
 
-from ftcli.metrics.comparison import Comparison, Drawing, compare
+from ftcli.metrics.comparison import Comparison, Drawing, compare, spread_of
 from ftcli.metrics.figures import Figure, Figures, shown
 from ftcli.metrics.rules import Mode, Rule
-from ftcli.metrics.statistics import fewest_rows, interval, standard_error, wilson
+from ftcli.metrics.statistics import disagreements, fewest_rows, share_change, yeses
 
 Test = tuple[str, ...]
 """What makes a test of Holm's family one and the same: model, against, metric, and the hypothesis."""
@@ -126,8 +125,14 @@ def of_change(rule: Rule, mode: Mode, pairs: Pairs, label: str, against: str, al
         return evidence
     if tolerated is None:
         raise NotEvaluable(f"{rule.metric} has no margin of its own: give max_drop or max_ratio")
-    p = _p_beyond(tolerated - worse, found.se, found.n)
-    return replace(evidence, p=p, test="t test of the change, shifted by the margin")
+    differing = disagreements(before.examples, after.examples) if after.metric.is_share else None
+    if differing is None:
+        p = _p_beyond(tolerated - worse, found.se, found.n)
+        return replace(evidence, p=p, test="t test of the change, shifted by the margin")
+    change, error = share_change(*differing, found.n)
+    worse = -change if found.higher_is_better else change
+    p = min(1.0, 2 * float(stats.norm.sf((tolerated - worse) / error)))
+    return replace(evidence, p=p, test="z test of the change, adjusted and shifted by the margin")
 
 
 def of_value(rule: Rule, mode: Mode, pairs: Pairs, label: str) -> Evidence:
@@ -149,7 +154,7 @@ def of_value(rule: Rule, mode: Mode, pairs: Pairs, label: str) -> Evidence:
         raise NotEvaluable(f"{rule.limit[0]} {bound:g}: {rule.metric} is above 0")
     edge = math.log(bound) if figure.metric.is_ratio else bound
     found = figure.examples.value()
-    ci, se = _spread(figure, pairs.drawing)
+    ci, se = spread_of(figure, pairs.drawing)
     if not all(map(math.isfinite, (*ci, se))):
         raise NotEvaluable(f"{rule.metric} of {label}: not every resample of the rows has a value")
     worse, (low, high) = sign * (found - edge), sorted(sign * (end - edge) for end in ci)
@@ -186,27 +191,9 @@ def _margin(found: Comparison, tolerated: float | None) -> float | None:
     return math.exp(tolerated) if tolerated is not None and found.scale == "ratio" else tolerated
 
 
-def _spread(figure: Figure, drawing: Drawing) -> tuple[tuple[float, float], float]:
-    """The interval and standard error of a value, as computed (of a ratio metric the logarithm's)."""
-    se = standard_error(figure.examples)
-    if (count := _successes(figure)) is not None:
-        return wilson(count, len(figure.ids), drawing.confidence), se
-    settings: dict[str, Any] = {"resamples": drawing.resamples, "seed": drawing.seed}
-    return interval(figure.examples, confidence=drawing.confidence, **settings), se
-
-
-def _successes(figure: Figure) -> int | None:
-    """How many rows are a yes; None where rows are anything but yes or no."""
-    examples = figure.examples
-    if not (figure.metric.is_share and examples.kind == "quotient" and (examples.statistics[:, 1] == 1).all()):
-        return None
-    column = examples.statistics[:, 0]
-    return int(column.sum()) if set(column.tolist()) <= {0.0, 1.0} else None
-
-
 def _p_of_value(figure: Figure, bound: float, distance: float, sign: int, se: float) -> tuple[float, str]:
     """p of "the true value lies on the other side of ``bound``", where ``sign`` says which side is to be shown; two-sided."""
-    count, n = _successes(figure), len(figure.ids)
+    count, n = yeses(figure.examples) if figure.metric.is_share else None, len(figure.ids)
     if count is None:
         return _p_beyond(distance, se, n), "t test of the value"
     side = "greater" if sign > 0 else "less"

@@ -143,7 +143,7 @@ def _result(check: _Check, family: Mapping[Test, float], pairs: Pairs, alpha: fl
         )
     p_holm = next((family[test] for test in check.tests), None)
     status = _status(check.mode, found, p_holm, alpha)
-    text = message(rule, check.mode, found, p_holm, status, pairs.models[check.model][rule.metric].metric)
+    text = message(rule, check.mode, found, p_holm, status, pairs.models[check.model][rule.metric].metric, alpha)
     if status == "inconclusive" and strict:
         status, text = "not evaluable", f"{text} (strict)"
     return Result(

@@ -43,7 +43,6 @@ def score_answers(
     *,
     pad_id: int,
     batch_size: int = 16,
-    on_batch: Callable[[int], None] = lambda done: None,
     on_rows: Callable[[Sequence[int], Sequence[AnswerScore]], None] = lambda rows, scores: None,
     on_halved: Callable[[int], None] = lambda size: None,
 ) -> list[AnswerScore]:
@@ -51,22 +50,13 @@ def score_answers(
 
     ``backbone`` gives ``last_hidden_state`` [B, T, H], ``head`` logits of it. Longest pairs come first, and where memory does not
     suffice, batches are halved, which ``on_halved`` hears of (`ftcli.core.memory.in_batches`). The batch size changes no result
-    beyond the rounding of the matrix products. ``on_rows`` is called with the pairs of each finished batch and their scores,
-    ``on_batch`` with the number of pairs finished so far.
+    beyond the rounding of the matrix products. ``on_rows`` is called with the pairs of each finished batch and their scores.
     """
-    done = 0
-
-    def finished(rows: list[int], scores: Sequence[AnswerScore]) -> None:
-        nonlocal done
-        done += len(rows)
-        on_rows(rows, scores)
-        on_batch(done)
-
     return in_batches(
         [len(prompt) + len(answer) for prompt, answer in pairs],
         batch_size,
         lambda rows: _score_batch(backbone, head, [pairs[row] for row in rows], pad_id),
-        on_rows=finished,
+        on_rows=on_rows,
         on_halved=on_halved,
     )
 
@@ -137,27 +127,12 @@ def windows(ids: Sequence[int], context: int, stride: int, prefix: int | None = 
     return pairs
 
 
-def score_texts(
-    backbone: Any,
-    head: Any,
-    texts: Sequence[Sequence[int]],
-    *,
-    pad_id: int,
-    context: int = 1024,
-    stride: int = 512,
-    prefix: int | None = None,
-    batch_size: int = 16,
-    on_batch: Callable[[int], None] = lambda done: None,
-) -> list[AnswerScore]:
-    """Score whole texts (token ids) in `windows`; ``tokens`` are those that were scored, 0 for a text of one token without
-    ``prefix``. ``on_batch`` hears of windows."""
-    parts = [windows(text, context, stride, prefix) for text in texts]
-    pairs = [pair for own in parts for pair in own]
-    found = iter(
-        score_answers(backbone, head, pairs, pad_id=pad_id, batch_size=batch_size, on_batch=on_batch) if pairs else []
-    )
-    scores = [[next(found) for _ in own] for own in parts]
-    return [AnswerScore(sum(one.nll for one in own), sum(one.tokens for one in own)) for own in scores]
+def of_texts(parts: Sequence[Sequence[Pair]], scores: Sequence[AnswerScore]) -> list[AnswerScore]:
+    """The scores of whole texts from those of their `windows` ``parts``, text after text; ``tokens`` are those that were scored, 0
+    for a text without windows."""
+    found = iter(scores)
+    texts = [[next(found) for _ in own] for own in parts]
+    return [AnswerScore(sum(one.nll for one in own), sum(one.tokens for one in own)) for own in texts]
 
 
 def bits_per_byte(scores: Sequence[AnswerScore], sizes: Sequence[int]) -> Examples:
@@ -168,8 +143,3 @@ def bits_per_byte(scores: Sequence[AnswerScore], sizes: Sequence[int]) -> Exampl
 def log_perplexity(scores: Sequence[AnswerScore]) -> Examples:
     """The additive statistics (nll, tokens) of each answer; their quotient is log perplexity, nats a token."""
     return Examples(np.asarray([[score.nll, score.tokens] for score in scores], dtype=np.float64))
-
-
-def perplexity(scores: Sequence[AnswerScore]) -> float:
-    """exp(sum of nll / sum of tokens)."""
-    return math.exp(log_perplexity(scores).value())

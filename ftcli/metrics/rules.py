@@ -9,13 +9,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_serializer, model_validator
 
 from ftcli.core.config import nearest
-from ftcli.core.errors import UsageError
 from ftcli.metrics.expressions import Expression, parse_expression
 from ftcli.metrics.names import METRICS
 
@@ -128,7 +127,7 @@ def check_expression(text: str) -> None:
     """Check what can be checked of a condition before anything is measured: syntax, fields, the names of ftcli's own metrics.
 
     Raises `ValueError`. Names with more dots are those of suites, judges, functions or of one model, which are known later
-    (`check_rules`).
+    (`problems_of`).
     """
     for name in parse_expression(text).names:
         metric = name.rpartition(".")[0]
@@ -144,7 +143,7 @@ def _check_metric(name: str) -> None:
 def split_name(name: str, metrics: Collection[str], labels: Collection[str]) -> tuple[str, str, str]:
     """``(label, metric, field)`` of a name in a condition; the label is empty where none is written.
 
-    Raises `ValueError` for a metric that is not among ``metrics``, with the nearest that is.
+    Raises `ValueError` for a metric that is not among ``metrics``, or a label that is not among ``labels``, with the nearest one.
     """
     rest, _, field = name.rpartition(".")
     if rest in metrics:
@@ -153,6 +152,8 @@ def split_name(name: str, metrics: Collection[str], labels: Collection[str]) -> 
     for label, metric in inside:
         if metric in metrics:
             return label, metric, field
+    if not inside and (known := [metric for metric in metrics if rest.endswith(f".{metric}")]):
+        raise ValueError(f"{name}: {unknown_label(rest.removesuffix(f'.{max(known, key=len)}'), labels)}")
     raise ValueError(f"{name}: {unknown_metric(inside[0][1] if inside else rest, metrics)}")
 
 
@@ -175,10 +176,3 @@ def problems_of(rule: Rule, metrics: Collection[str], labels: Collection[str]) -
         except ValueError as error:
             found.append(str(error))
     return found
-
-
-def check_rules(rules: Sequence[Rule], metrics: Collection[str], labels: Collection[str]) -> None:
-    """Before anything is measured: raise `UsageError` with every rule that names a model or metric which will not be there."""
-    found = [f"gate: {rule}: {text}" for rule in rules for text in problems_of(rule, metrics, labels)]
-    if found:
-        raise UsageError("\n".join(found), "correct the rule, or measure what it names")

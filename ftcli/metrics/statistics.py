@@ -81,7 +81,8 @@ def interval(
 
 
 def standard_error(examples: Examples) -> float:
-    """The jackknife standard error of a corpus metric; for a plain mean it is exactly s / sqrt(n). NaN for one example."""
+    """The jackknife standard error of a corpus metric; for a plain mean it is exactly s / sqrt(n). NaN for fewer than
+    two examples."""
     return _jackknife(_leave_one_out(examples))
 
 
@@ -145,6 +146,32 @@ def mcnemar(worse: int, better: int) -> float:
     return float(stats.binomtest(worse, discordant, 0.5).pvalue) if discordant else 1.0
 
 
+def yeses(examples: Examples) -> int | None:
+    """How many rows are a yes; None where any row is something else than one yes or no."""
+    if examples.kind != "quotient" or (examples.statistics[:, 1] != 1).any():
+        return None
+    column = examples.statistics[:, 0]
+    return int(column.sum()) if set(column.tolist()) <= {0.0, 1.0} else None
+
+
+def disagreements(first: Examples, second: Examples) -> tuple[int, int] | None:
+    """The rows to which only the first, and those to which only the second says yes; None unless all rows are a yes or a no."""
+    if yeses(first) is None or yeses(second) is None:
+        return None
+    change = _change(first, second)[:, 0]
+    return int((change < 0).sum()), int((change > 0).sum())
+
+
+def share_change(down: int, up: int, n: int) -> tuple[float, float]:
+    """The change of a share of yes and no, and its standard error, with one row more that changes each way.
+
+    That is the estimate of Bonett and Price 2012 (Journal of Educational and Behavioral Statistics 37:479). The plain error is 0
+    where the two sides happen to agree on every row, as if no other row could ever tell them apart.
+    """
+    falls, rises = (down + 1) / (n + 2), (up + 1) / (n + 2)
+    return rises - falls, math.sqrt((rises + falls - (rises - falls) ** 2) / (n + 2))
+
+
 def holm(p: Sequence[float]) -> list[float]:
     """p-values of a family that hold together: the chance that any of them is a false alarm stays below alpha (step-down)."""
     order = sorted(range(len(p)), key=lambda index: p[index])
@@ -188,6 +215,8 @@ def _leave_one_out(examples: Examples) -> Array:
 
 def _jackknife(left_out: Array) -> float:
     n = len(left_out)
+    if not n:
+        return math.nan
     return math.sqrt((n - 1) / n * float(((left_out - left_out.mean()) ** 2).sum()))
 
 

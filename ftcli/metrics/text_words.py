@@ -41,9 +41,9 @@ def _is_punctuation(character: str) -> bool:
 
 
 def normalise(text: str) -> str:
-    """NFKC, case folded, punctuation dropped, white space collapsed."""
+    """NFKC, case folded, punctuation dropped unless there is nothing else (``+`` is not ``-``), white space collapsed."""
     folded = unicodedata.normalize("NFKC", text).casefold()
-    return " ".join(_PUNCTUATION.sub(" ", folded).split())
+    return " ".join(_PUNCTUATION.sub(" ", folded).split() or folded.split())
 
 
 def non_ascii_share(texts: Sequence[str]) -> float:

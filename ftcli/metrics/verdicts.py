@@ -56,8 +56,9 @@ class Result:
 
 
 def _finite(value: Any) -> Any:
-    """None for a number that JSON has no word for."""
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+    """None for a number, or an interval, that JSON has no word for."""
+    numbers = value if isinstance(value, tuple) else (value,)
+    return None if any(isinstance(one, float) and not math.isfinite(one) for one in numbers) else value
 
 
 @dataclass(frozen=True)
@@ -94,29 +95,47 @@ class Verdict:
         return {"exit_code": self.exit_code, "message": message, "hint": hints.get(self.exit_code, "")}
 
 
-def message(rule: Rule, mode: Mode, evidence: Evidence, p_holm: float | None, status: Status, metric: Metric) -> str:
+def message(
+    rule: Rule, mode: Mode, evidence: Evidence, p_holm: float | None, status: Status, metric: Metric, alpha: float
+) -> str:
     """Figures, outcome, and how sure it is."""
-    limit = f"{rule.limit[0]} {rule.limit[1]:g}" if rule.limit else ""
-    within = limit or (f"its margin {evidence.margin:g}" if evidence.margin is not None else "no change")
-    outcome = {
-        ("proven", "failed"): f"proven {'beyond' if rule.is_absolute else 'worse, and beyond'} {limit}"
-        if limit
-        else "proven worse",
-        ("proven", "passed"): f"within {within}",
-        (
-            "proven",
-            "inconclusive",
-        ): f"neither proven {'beyond' if rule.is_absolute else 'worse'} nor shown to be within {within}",
-        ("non-inferior", "failed"): f"not shown to be within {within}",
-        ("non-inferior", "passed"): f"shown to be within {within}",
-        ("point", "failed"): f"beyond {limit or 'no change'}",
-        ("point", "passed"): f"within {limit or 'no change'}",
-    }[mode, status]
     tail = [f"p {p_holm:.2g} (Holm)"] if p_holm is not None else []
     tail.append(f"n {evidence.n}")
     if evidence.mde is not None:
         tail.append(f"detectable {TIMES if evidence.scale == 'ratio' else ''}{evidence.mde:.3g}")
-    return f"{_figures(evidence, metric)}: {outcome}; {', '.join(tail)}"
+    return f"{_figures(evidence, metric)}: {_outcome(rule, mode, evidence, p_holm, status, alpha)}; {', '.join(tail)}"
+
+
+def _outcome(rule: Rule, mode: Mode, evidence: Evidence, p_holm: float | None, status: Status, alpha: float) -> str:
+    """The status in words. Where the table beside it has another word for the same change, this says why."""
+    limit = f"{rule.limit[0]} {rule.limit[1]:g}" if rule.limit else ""
+    margin = f"its margin {evidence.margin:g}" if evidence.margin is not None else ""
+    within = f"within {limit or margin}" if limit or margin else "no worse"
+    bad = "beyond" if rule.is_absolute else "worse"
+    is_within = evidence.tolerated is not None and evidence.high <= evidence.tolerated
+    match mode, status:
+        case "point", "failed":
+            return f"beyond {limit}" if limit else "worse"
+        case "point", _:
+            return f"within {limit}" if limit else "no worse"
+        case _, "passed":
+            shown = "shown to be " if mode == "non-inferior" else ""
+            return shown + ("no worse" if evidence.high <= 0 and not rule.is_absolute else within)
+        case "non-inferior", _:
+            return f"not shown to be {within}" + (
+                f": the interval is, and p is not below {alpha:g}" if is_within else ""
+            )
+        case _, "failed" if limit:
+            return f"proven beyond {limit}" if rule.is_absolute else f"proven worse, and beyond {limit}"
+        case _, "failed":
+            allows = f": by no more than {margin}, which the rule does not grant without a limit" if is_within else ""
+            return f"proven worse{allows}"
+    is_sure, is_sure_alone = (p is not None and p < alpha and evidence.low > 0 for p in (p_holm, evidence.p))
+    if is_sure:
+        return f"proven worse, but neither beyond {limit} nor shown to be {within}"
+    if is_sure_alone:
+        return f"{bad} by itself (p {evidence.p:.2g}), and not proven beside the other checks, nor shown to be {within}"
+    return f"neither proven {bad} nor shown to be {within}"
 
 
 def _figures(evidence: Evidence, metric: Metric) -> str:

@@ -80,7 +80,11 @@ def load_tokenizer_of(artifact: Artifact) -> PreTrainedTokenizerBase:
 
 def longest_input(folder: Path) -> int | None:
     """The tokens that the model in ``folder`` can read, from its config; None where that tells no limit."""
-    found = getattr(AutoConfig.from_pretrained(folder).get_text_config(), "max_position_embeddings", None)
+    try:
+        config = AutoConfig.from_pretrained(folder).get_text_config()
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{folder}: no causal language model: {_first_line(error)}", _MODEL_HINT) from None
+    found = getattr(config, "max_position_embeddings", None)
     return None if found is None else int(found)
 
 
@@ -177,6 +181,16 @@ def fit_vocabulary(base: PreTrainedModel, folder: Path) -> bool:
         return False
     base.resize_token_embeddings(rows, mean_resizing=False)
     return True
+
+
+def is_low_rank_alone(folder: Path) -> bool:
+    """Whether the adapter in ``folder`` is nothing but low-rank factors. What else adapters bring, such as whole modules, trained
+    biases and rows of new tokens, takes the place of weights of the base, and PEFT does not put all of these back."""
+    path = folder / ADAPTER_WEIGHTS
+    if not path.is_file():  # in another file format
+        return False
+    with safe_open(path, framework="pt") as file:
+        return all(".lora_" in key for key in file.keys())  # noqa: SIM118
 
 
 def _module_of(key: str) -> str:

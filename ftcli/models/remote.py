@@ -32,11 +32,13 @@ SHOWN_CHARS = 300
 
 @dataclass(frozen=True)
 class Reply:
-    """``text`` as the model said it; ``first`` the log-probs of the likeliest first tokens, empty where the server tells none."""
+    """``text`` as the model said it; ``first`` the log-probs of the likeliest first tokens, empty where the server tells none;
+    ``tokens`` of prompt and reply as the server counted them, None where it does not."""
 
     text: str
     finish_reason: str = ""
     first: Mapping[str, float] = field(default_factory=dict)
+    tokens: int | None = field(default=None, compare=False)
 
 
 class RequestRefused(UsageError):
@@ -183,7 +185,13 @@ def _reply_of(data: bytes) -> Reply:
         text, reason = choice["message"]["content"] or "", choice.get("finish_reason") or ""
     except (ValueError, LookupError, TypeError, AttributeError):
         raise ValueError(f"no chat completion: {data.decode(errors='replace')}") from None
-    return Reply(str(text), str(reason), _first_logprobs(choice))
+    return Reply(str(text), str(reason), _first_logprobs(choice), _tokens(answer))
+
+
+def _tokens(answer: Mapping[str, Any]) -> int | None:
+    usage = answer.get("usage")
+    total = usage.get("total_tokens") if isinstance(usage, dict) else None
+    return total if type(total) is int and total >= 0 else None
 
 
 def _first_logprobs(choice: Mapping[str, Any]) -> dict[str, float]:

@@ -12,52 +12,9 @@ from ftcli.core.errors import GateFailed, GateNotEvaluable, UsageError
 from ftcli.metrics.figures import Figure, Figures, write_figures
 from ftcli.metrics.names import METRICS
 from ftcli.metrics.statistics import mean_of
+from tests.metrics.test_statistics import BASE, TUNED
 
 IDS = tuple(f"row-{number}" for number in range(20))
-BASE = [
-    0.31,
-    0.42,
-    0.55,
-    0.10,
-    0.77,
-    0.63,
-    0.28,
-    0.91,
-    0.44,
-    0.36,
-    0.52,
-    0.49,
-    0.70,
-    0.15,
-    0.83,
-    0.60,
-    0.33,
-    0.47,
-    0.58,
-    0.66,
-]
-TUNED = [
-    0.38,
-    0.40,
-    0.61,
-    0.22,
-    0.75,
-    0.70,
-    0.35,
-    0.90,
-    0.50,
-    0.41,
-    0.50,
-    0.58,
-    0.74,
-    0.30,
-    0.85,
-    0.59,
-    0.45,
-    0.49,
-    0.66,
-    0.71,
-]
 
 
 def scored(values: list[float], signature: str = "f1") -> Figures:
@@ -122,6 +79,28 @@ def test_rules_end_with_the_exit_codes_of_a_gate(sides: tuple[Path, Path]) -> No
         compare(a, b, "--gate", "{metric: general.nll}")
 
 
+@pytest.mark.parametrize("rule", ["{metric: rougeL, model: lroa}", "{metric: rougeL, against: base}"])
+def test_a_rule_about_no_pair_is_refused_and_not_left_out(sides: tuple[Path, Path], rule: str) -> None:
+    with pytest.raises(UsageError, match=r"gate: rougeL not worse.*: no such pair is compared") as raised:
+        compare(*sides, "--gate", rule, "--gate", "{metric: rougeL}")
+    assert raised.value.hint.startswith("there is B:lora against A:lora;")
+
+
+def test_a_rule_may_name_both_sides_of_its_pair(sides: tuple[Path, Path]) -> None:
+    named = "{metric: rougeL, model: lora, against: lora}", "{metric: rougeL, model: 'B:lora', against: 'A:lora'}"
+    with pytest.raises(UsageError, match="lora is to be compared with itself"):
+        compare(*sides, "--gate", named[0])
+    assert "GATE PASSED (1 passed)" in compare(*sides, "--gate", named[1])
+    one_of_two = compare(sides[1], sides[1], "--gate", "{metric: rougeL, model: other}")
+    assert "GATE PASSED (1 passed)" in one_of_two
+
+
+def test_a_pair_that_is_asked_for_twice_is_compared_once(sides: tuple[Path, Path]) -> None:
+    found = json.loads(compare(*sides, "--model", "lora", "--model", "lora", "--json"))
+    assert found["pairs"] == [["A:lora", "B:lora"]]
+    assert len(found["comparisons"]) == 1
+
+
 def test_figures_computed_differently_are_named_and_not_compared(tmp_path: Path) -> None:
     a = kept(tmp_path / "a", lora=scored(BASE, "tok:ascii"))
     b = kept(tmp_path / "b", lora=scored(TUNED, "tok:words"))
@@ -143,8 +122,9 @@ def test_only_rows_of_both_count(tmp_path: Path) -> None:
         (["--model", "sft"], "no model sft"),
         (["--model", "lora=sft"], "no model sft"),
         (["--gate", "{metric: rougeLL}"], "did you mean rougeL"),
-        (["--gate-mode", "sure"], "gate_mode"),
-        (["--fail-if", "rougeL.delta <"], "fail_if"),
+        (["--gate-mode", "sure"], "--gate-mode: input should be"),
+        (["--fail-if", "rougeL.delta <"], "--fail-if: "),
+        (["--gate", "xyz"], "--gate.0: input should be"),
         (["--confidence", "2"], "confidence"),
     ],
 )

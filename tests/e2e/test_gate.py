@@ -75,15 +75,18 @@ def test_the_same_model_passes_every_mode_and_so_it_does_against_its_own_figures
     assert lost.code == 6, lost.err
 
 
-def test_what_was_not_measured_ends_with_7_and_what_is_misspelt_with_2(
+def test_what_cannot_be_judged_ends_with_7_and_what_is_misspelt_with_2(
     tiny_model: Path, tiny_data: Path, tmp_path: Path
 ) -> None:
     models = ("--models", f"base={tiny_model}", "--models", f"new={tiny_model}")
-    called = evaluate(tmp_path / "run", tiny_data, *models, "--gate", "{metric: custom.none, max: 1}")
+    called = evaluate(tmp_path / "run", tiny_data, *models, "--gate", "{metric: perplexity, min_n: 500}")
     assert called.code == 7, called.err
-    assert "no metric custom.none was measured" in called.err
+    assert "perplexity: 8 rows that both models have, 500 are needed" in called.err
     assert (Path(called.out.strip()) / "report.html").is_file()
     misspelt = evaluate(tmp_path / "none", tiny_data, *models, "--fail-if", "perplexty.ratio > 1")
     assert misspelt.code == 2
     assert "--fail-if: unknown metric perplexty; did you mean perplexity?" in misspelt.err
     assert not (tmp_path / "none").exists()
+    unknown = evaluate(tmp_path / "unknown", tiny_data, *models, "--fail-if", "nwe.perplexity.ratio > 1")
+    assert unknown.code == 2, unknown.err
+    assert "no model nwe was measured; did you mean new?" in unknown.err

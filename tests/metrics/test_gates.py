@@ -14,7 +14,7 @@ import pytest
 from scipy import stats
 
 from ftcli.core.errors import GateFailed, GateNotEvaluable
-from ftcli.metrics.comparison import Drawing
+from ftcli.metrics.comparison import Drawing, compare
 from ftcli.metrics.figures import Figure, Figures, read_figures, write_figures
 from ftcli.metrics.gates import BASELINE_FILE, judge_gate
 from ftcli.metrics.names import METRICS, Metric
@@ -219,6 +219,73 @@ def test_the_p_of_non_inferiority_is_that_of_the_shifted_t_test() -> None:
     assert found.p == pytest.approx(2 * expected)
     assert found.status == "passed"
     assert "shown to be within max_drop 0.02" in found.message
+
+
+@pytest.mark.parametrize(
+    ("n", "limit", "p", "status"),
+    [
+        (100, 0.01, 2 * stats.norm.sf(0.01 * 102 / math.sqrt(2)), "failed"),  # 0.47
+        (100, 0.05, 2 * stats.norm.sf(0.05 * 102 / math.sqrt(2)), "passed"),
+        (400, 0.01, 2 * stats.norm.sf(0.01 * 402 / math.sqrt(2)), "passed"),  # 0.0045
+    ],
+)
+def test_yes_and_no_that_agree_on_few_rows_prove_nothing(n: int, limit: float, p: float, status: str) -> None:
+    """Their interval has no width, yet other rows may differ: one of 102 each way, by hand."""
+    same = np.zeros(n)
+    figures = models(base=figure("empty_rate", same), lora=figure("empty_rate", same))
+    found = only(figures, {"metric": "empty_rate", "max_drop": limit}, mode="non-inferior")
+    assert found.ci == (0.0, 0.0)
+    assert found.p == pytest.approx(p)
+    assert found.status == status
+    told = "not shown to be within max_drop 0.01: the interval is, and p is not below 0.05"
+    assert (told in found.message) == (status == "failed")
+
+
+@pytest.mark.parametrize(("name", "status"), [("empty_rate", "failed"), ("exact_match", "passed")])
+def test_non_inferiority_of_yes_and_no_knows_which_way_is_worse(name: str, status: str) -> None:
+    more = models(base=figure(name, np.zeros(200)), lora=figure(name, (np.arange(200) < 20).astype(float)))
+    assert only(more, {"metric": name, "max_drop": 0.05}, mode="non-inferior").status == status
+
+
+# ---- words: the table beside a gate has a status of its own
+
+
+def test_a_proven_loss_that_the_table_calls_equivalent_says_why() -> None:
+    change = np.tile([-0.003, -0.001], 10)  # an interval inside ROUGE-L's margin of 0.01
+    figures = models(base=figure("rougeL", SPREAD), lora=figure("rougeL", SPREAD + change))
+    assert compare(figures["base"]["rougeL"], figures["lora"]["rougeL"], FEW).status == "equivalent"
+    found = only(figures, {"metric": "rougeL"})
+    assert found.status == "failed"
+    told = "proven worse: by no more than its margin 0.01, which the rule does not grant without a limit"
+    assert told in found.message
+    allowed = only(figures, {"metric": "rougeL", "max_drop": 0.01})
+    assert (allowed.status, "within max_drop 0.01" in allowed.message) == ("passed", True)
+
+
+def test_a_proven_loss_that_may_be_within_the_limit_is_not_called_unproven() -> None:
+    change = np.tile([-0.03, -0.01], 10)
+    figures = models(base=figure("rougeL", SPREAD), lora=figure("rougeL", SPREAD + change))
+    assert compare(figures["base"]["rougeL"], figures["lora"]["rougeL"], FEW).status == "regressed"
+    found = only(figures, {"metric": "rougeL", "max_drop": 0.021})
+    told = "proven worse, but neither beyond max_drop 0.021 nor shown to be within max_drop 0.021"
+    assert told in found.message
+
+
+def test_a_loss_that_holm_leaves_open_says_that_it_is_clear_by_itself() -> None:
+    two = judge(six(lora=0.02, ppo=0.02), {"metric": "rougeL"})
+    told = "worse by itself (p 0.031), and not proven beside the other checks, nor shown to be within its margin 0.01"
+    assert told in two.results[0].message
+
+
+def test_what_got_better_is_no_worse_with_or_without_a_margin() -> None:
+    up = models(base=figure("rougeL", SPREAD), lora=figure("rougeL", SPREAD + 0.02))
+    assert ": no worse; p" in only(up, {"metric": "rougeL"}).message
+    assert "shown to be no worse" in only(up, {"metric": "rougeL", "mode": "non-inferior"}).message
+    noise = SPREAD + np.tile([-0.25, 0.23], 10)
+    metric = Metric("X", "x", True, 2, "")
+    unmarked = models(base=figure("custom.x", SPREAD, metric), lora=figure("custom.x", noise, metric))
+    assert "neither proven worse nor shown to be no worse" in only(unmarked, {"metric": "custom.x"}).message
+    assert only(LOWER, {"metric": "rougeL", "mode": "point"}).message.count(": worse; n 20") == 1
 
 
 # ---- values
@@ -463,7 +530,7 @@ def test_the_interval_of_a_ratio_metric_is_that_of_its_factor_in_conditions() ->
     ("expr", "message"),
     [
         ("rouge1.delta < 0", "rouge1.delta: no metric rouge1 was measured; did you mean rougeL?"),
-        ("dpo.rougeL.delta < 0", "dpo.rougeL.delta: no metric dpo.rougeL was measured; did you mean rougeL?"),
+        ("dpo.rougeL.delta < 0", "dpo.rougeL.delta: no model dpo was measured; measured: base, lora"),
         ("base.rougeL.delta < 0", "base would be compared with itself"),
         ("rougeL.delta / (rougeL.n - 20) < 0", "division by zero"),
         ("rougeL.delta < 0 or rougeL.value / 0 < 1", "division by zero"),
@@ -525,7 +592,7 @@ UNJUDGED: list[tuple[dict[str, Figures], dict[str, Any], dict[str, Any], str]] =
         models(base=figure("mean_length", SPREAD), lora=figure("mean_length", SPREAD)),
         {"expr": "a.mean_length.delta < 0"},
         {},
-        "no metric a.mean_length was measured; did you mean mean_length?",
+        "a.mean_length.delta: no model a was measured; measured: base, lora",
     ),
     (
         custom(SPREAD, None),

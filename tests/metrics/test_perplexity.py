@@ -16,9 +16,8 @@ from ftcli.metrics.perplexity import (
     AnswerScore,
     bits_per_byte,
     log_perplexity,
-    perplexity,
+    of_texts,
     score_answers,
-    score_texts,
     windows,
 )
 from ftcli.models.generate import split_model
@@ -101,14 +100,21 @@ def test_the_head_works_in_slices(tiny_model, pairs, monkeypatch):
 def test_corpus_perplexity_weighs_tokens_and_not_texts():
     scores = [AnswerScore(nll=2 * math.log(10), tokens=2), AnswerScore(nll=8 * math.log(2), tokens=8)]
     # 10 twice and 2 eight times: (10^2 * 2^8)^(1/10); the mean of the texts' perplexities would be 6
-    assert perplexity(scores) == pytest.approx((100 * 256) ** 0.1)
-    assert log_perplexity(scores).value() == pytest.approx(math.log(25600) / 10)
+    assert math.exp(log_perplexity(scores).value()) == pytest.approx((100 * 256) ** 0.1)
 
 
-def test_progress_counts_finished_rows(tiny_model, pairs):
-    seen: list[int] = []
-    score_answers(*split_model(load(tiny_model, torch.float32)), pairs, pad_id=0, batch_size=2, on_batch=seen.append)
-    assert seen == [2, 4, 5]
+def test_each_finished_batch_is_told_with_its_rows(tiny_model, pairs):
+    told: dict[int, AnswerScore] = {}
+    sizes: list[int] = []
+
+    def hear(rows, scores):
+        sizes.append(len(rows))
+        told.update(zip(rows, scores, strict=True))
+
+    model = split_model(load(tiny_model, torch.float32))
+    found = score_answers(*model, pairs, pad_id=0, batch_size=2, on_rows=hear)
+    assert sizes == [2, 2, 1]
+    assert [told[row] for row in range(5)] == found
 
 
 # Whole texts ---------------------------------------------------------------------------------------------------------------
@@ -133,15 +139,23 @@ def test_a_stride_that_would_lose_tokens_is_refused(stride):
         windows([1, 2, 3], 8, stride)
 
 
+def score_texts(
+    model: Any, texts: list[list[int]], pad_id: int, context: int = 1024, stride: int = 512, prefix: int | None = None
+) -> list[AnswerScore]:
+    parts = [windows(text, context, stride, prefix) for text in texts]
+    pairs = [pair for own in parts for pair in own]
+    return of_texts(parts, score_answers(*model, pairs, pad_id=pad_id, batch_size=2) if pairs else [])
+
+
 def test_a_text_within_one_window_costs_what_transformers_says(tiny_model):
     model = load(tiny_model, torch.float64)
     texts = [[5, 9, 11, 7, 3, 20], [4, 4], [6]]
-    found = score_texts(*split_model(model), texts, pad_id=0, context=16, stride=8, batch_size=2)
+    found = score_texts(split_model(model), texts, pad_id=0, context=16, stride=8)
     for score, text in zip(found[:2], texts, strict=False):
         assert score.tokens == len(text) - 1
         assert score.nll == pytest.approx(loss_of_transformers(model, text[:1], text[1:]) * score.tokens, rel=1e-7)
     assert found[2] == AnswerScore(0, 0)
-    assert score_texts(*split_model(model), [[]], pad_id=0) == [AnswerScore(0, 0)]
+    assert score_texts(split_model(model), [[]], pad_id=0) == [AnswerScore(0, 0)]
 
 
 TEXTS = {
@@ -179,10 +193,10 @@ def smollm2() -> Any:
 
 @pytest.mark.model
 def test_short_texts_of_the_demo_model_match_the_reference(smollm2):
-    tokenizer, (backbone, head) = smollm2
+    tokenizer, model = smollm2
     ids = [tokenizer(text, add_special_tokens=False).input_ids for text in TEXTS]
     for place, prefix in enumerate((None, 1, 0), start=1):
-        found = score_texts(backbone, head, ids, pad_id=2, prefix=prefix)
+        found = score_texts(model, ids, pad_id=2, prefix=prefix)
         assert [one.tokens for one in found] == [row[0] - (prefix is None) for row in TEXTS.values()]
         assert [one.nll for one in found] == pytest.approx([row[place] for row in TEXTS.values()], rel=1e-4)
     assert bits_per_byte(found, [len(text.encode()) for text in TEXTS]).value() == pytest.approx(2.063431, rel=1e-4)
@@ -190,13 +204,14 @@ def test_short_texts_of_the_demo_model_match_the_reference(smollm2):
 
 @pytest.mark.model
 def test_sliding_windows_of_the_demo_model_match_the_reference(smollm2):
-    tokenizer, (backbone, head) = smollm2
+    tokenizer, model = smollm2
     ids = tokenizer(GETTYSBURG, add_special_tokens=False).input_ids
     expected = {(1024, 512): 12.764216, (128, 127): 18.724624, (128, 64): 14.098097, (128, 32): 13.494697}
     expected |= {(128, 16): 13.309290, (64, 32): 17.044017}
     for (context, stride), value in expected.items():
-        (found,) = score_texts(backbone, head, [ids], pad_id=2, context=context, stride=stride, prefix=0)
+        (found,) = score_texts(model, [ids], pad_id=2, context=context, stride=stride, prefix=0)
         assert found.tokens == 315
-        assert perplexity([found]) == pytest.approx(value, rel=1e-4)
-    (bare,) = score_texts(backbone, head, [ids], pad_id=2)
-    assert (bare.tokens, perplexity([bare])) == (314, pytest.approx(12.878245, rel=1e-4))
+        assert math.exp(log_perplexity([found]).value()) == pytest.approx(value, rel=1e-4)
+    (bare,) = score_texts(model, [ids], pad_id=2)
+    assert bare.tokens == 314
+    assert math.exp(log_perplexity([bare]).value()) == pytest.approx(12.878245, rel=1e-4)

@@ -20,6 +20,7 @@ from ftcli.metrics.statistics import (
     Examples,
     detectable,
     difference,
+    disagreements,
     fewest_rows,
     holm,
     interval,
@@ -29,8 +30,10 @@ from ftcli.metrics.statistics import (
     paired_interval,
     permutation_p,
     quotient,
+    share_change,
     standard_error,
     wilson,
+    yeses,
 )
 from ftcli.metrics.text import TextScore, bleu, chrf
 
@@ -274,6 +277,23 @@ def test_a_resample_without_a_value_leaves_no_p_and_no_interval():
 def test_exact_mcnemar(worse: int, better: int, p: float):
     assert mcnemar(worse, better) == pytest.approx(p, abs=1e-8)
     assert mcnemar(better, worse) == mcnemar(worse, better)
+
+
+def test_a_share_that_never_changed_is_not_sure_to_stay():
+    """By hand, with one row more each way: 100 rows that agree are 1 of 102 up and 1 of 102 down."""
+    assert share_change(0, 0, 100) == (0.0, pytest.approx(math.sqrt(2 / 102 / 102)))
+    assert share_change(3, 9, 60) == (
+        pytest.approx(6 / 62),
+        pytest.approx(math.sqrt((14 / 62 - (6 / 62) ** 2) / 62)),
+    )
+
+
+def test_only_yes_and_no_can_disagree():
+    assert disagreements(mean_of([1, 1, 0, 0]), mean_of([0, 0, 1, 0])) == (2, 1)
+    assert disagreements(mean_of([1, 0.5]), mean_of([0, 0])) is None
+    assert yeses(mean_of([1, 0, 1])) == 2
+    assert yeses(mean_of([1, math.nan])) is None
+    assert yeses(Examples(np.array([[1.0, 2.0], [1.0, 2.0]]))) is None  # one yes in two
 
 
 def test_holm_of_ten_p_values():

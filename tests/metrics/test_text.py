@@ -170,6 +170,10 @@ def test_exact_match_ignores_case_punctuation_and_white_space():
     assert exact_match(["Paris."], [" paris"]).per_example == [1.0]
 
 
+def test_answers_of_punctuation_alone_match_only_their_like():
+    assert exact_match(["+", " + ", "?", ""], ["-", "+", "", "..."]).per_example == [0.0, 1.0, 0.0, 0.0]
+
+
 def test_an_empty_answer_scores_zero_everywhere():
     assert rouge([""], ["a cat"])["rougeL"].value == bleu([""], ["a cat"]).value == exact_match([""], ["a"]).value == 0
     assert chrf([""], ["a cat"]).value < 1e-10

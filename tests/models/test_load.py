@@ -156,6 +156,8 @@ def test_the_longest_input_is_told_without_loading_the_model(tiny_model: Path, t
     bloom = AutoConfig.for_model("bloom")  # positions by ALiBi: no limit of its own
     bloom.save_pretrained(tmp_path)
     assert longest_input(tmp_path) is None
+    with pytest.raises(UsageError, match="no causal language model"):
+        longest_input(tmp_path / "nothing")
 
 
 def test_precision_can_be_forced() -> None:

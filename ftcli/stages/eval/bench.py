@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from ftcli.core.stage import Artifact
-from ftcli.models.load import adapt, load_base, read_base_record
+from ftcli.models.load import adapt, is_low_rank_alone, load_base, read_base_record
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,8 @@ class Bench:
         self._base: Base | None = None
         self._adapter: str | None = None
         self._model: Any = None
-        self._rows = 0
+        self._can_go_back = True
+        """Whether the base is as it was loaded once the adapter on it is taken off."""
 
     def model(self, artifact: Artifact) -> Any:
         """``artifact`` ready to compute. It is valid until another is asked for; whoever keeps it keeps its memory taken."""
@@ -59,7 +60,7 @@ class Bench:
             self.clear()
             folder = (artifact.base or artifact).path
             self._model = load_base(folder, self.dtype, self.device, base.quantization, base.double_quant)
-            self._base, self._rows = base, self._model.get_input_embeddings().weight.shape[0]
+            self._base = base
             self.loadings += 1
         if adapter is not None:
             try:
@@ -67,15 +68,16 @@ class Bench:
             except BaseException:
                 self.clear()  # it may have been changed half-way
                 raise
-            self._adapter = adapter
+            self._adapter, self._can_go_back = adapter, is_low_rank_alone(artifact.path)
         return self._model
 
     def _take_off_adapter(self) -> None:
-        """Leave the base as it was loaded; one whose vocabulary an adapter has enlarged goes."""
+        """Leave the base as it was loaded; one that the adapter has changed goes."""
         if self._adapter is None:
             return
-        self._model, self._adapter = self._model.unload(), None
-        if self._model.get_input_embeddings().weight.shape[0] != self._rows:
+        if self._can_go_back:
+            self._model, self._adapter = self._model.unload(), None
+        else:
             self.clear()
 
     def clear(self) -> None:

@@ -75,7 +75,9 @@ def _paired(
         unknown = [pair[own] for pair in pairs if pair[own] not in others]
         if unknown:
             raise UsageError(f"{path}: no model {', '.join(unknown)}", f"it has {', '.join(others)}")
-    found = [(pair[0], pair[1]) for pair in pairs] or [(label, label) for label in first if label in second]
+    found = list(dict.fromkeys((pair[0], pair[1]) for pair in pairs)) or [
+        (label, label) for label in first if label in second
+    ]
     if not found:
         raise UsageError(
             f"no model stands in both: {', '.join(first)} and {', '.join(second)}", "pair them with --model A=B"
@@ -84,19 +86,26 @@ def _paired(
 
 
 def _gate(config: EvalConfig, figures: Mapping[str, Figures], pairs: Sequence[tuple[str, str]]) -> Verdict | None:
-    """Each rule for each pair, unless it names a model of its own."""
+    """Each rule for each pair that it is about. Raises `UsageError` for rules that are about none."""
     rules = [*config.gate, *(Rule(expr=text) for text in config.fail_if)]
     if not rules:
         return None
     drawing = drawing_of(config)
+    about = {
+        rule: [pair for pair in pairs if rule.against in _names(pair[0]) and rule.model in _names(pair[1])]
+        for rule in rules
+    }
+    if lost := [rule for rule, own in about.items() if not own]:
+        told = [
+            f"gate: {rule}{f' (model {rule.model})' if rule.model else ''}: no such pair is compared" for rule in lost
+        ]
+        those = ", ".join(f"{later} against {earlier}" for earlier, later in pairs)
+        raise UsageError("\n".join(told), f"there is {those}; a rule without model and against is about each")
     spread = [
         rule.model_copy(update={"model": later, "against": "" if rule.is_absolute else earlier})
-        for rule in rules
-        for earlier, later in pairs
-        if rule.model in ("", later, later.partition(":")[2])
+        for rule, own in about.items()
+        for earlier, later in own
     ]
-    if not spread:
-        raise UsageError(f"no rule is about {', '.join(later for _, later in pairs)}", "leave out model in the rules")
     return judge_gate(
         spread,
         figures,
@@ -106,6 +115,11 @@ def _gate(config: EvalConfig, figures: Mapping[str, Figures], pairs: Sequence[tu
         drawing=drawing,
         strict=config.strict,
     )
+
+
+def _names(label: str) -> tuple[str, ...]:
+    """What a rule may call one side of a pair: nothing, ``A:lora``, or ``lora``."""
+    return "", label, label.partition(":")[2]
 
 
 def _as_evaluation(result: Json, earlier: str, later: str) -> dict[str, Any]:

@@ -41,6 +41,12 @@ class EvalConfig(StageConfig):
     """Use so many items of the suite only, of each kind alike."""
     lm_eval: tuple[str, ...] = ()
     """Tasks of lm-evaluation-harness, for which the extra ftcli[lm-eval] must be installed."""
+    lm_eval_chat: bool = True
+    """Put the prompts of these tasks into the models' chat template."""
+    lm_eval_shots: int | None = Field(default=None, ge=0)
+    """Examples in these prompts, in place of the task's own number."""
+    lm_eval_limit: int | None = Field(default=None, ge=1)
+    """Use the first rows of each of these tasks only."""
     precision: Literal["auto", "bf16", "fp32"] = "auto"
     """Number format of every model alike; auto is bf16 where the hardware has it."""
     batch_size: Annotated[int, ExecOnly(), Field(ge=1)] = 32
@@ -103,4 +109,11 @@ class EvalConfig(StageConfig):
             raise ValueError("judge_url and judge_model belong together")
         if self.suite == "none" and self.suite_limit is not None:
             raise ValueError("suite_limit counts items of a suite, and suite is none")
+        for_tasks = {
+            "lm_eval_chat": not self.lm_eval_chat,
+            "lm_eval_shots": self.lm_eval_shots is not None,
+            "lm_eval_limit": self.lm_eval_limit is not None,
+        }
+        if (given := [name for name, is_given in for_tasks.items() if is_given]) and not self.lm_eval:
+            raise ValueError(f"{', '.join(given)}: lm_eval names no task")
         return self

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from ftcli.core.errors import UsageError
 from ftcli.data.chat import render_prompt
 from ftcli.metrics.figures import Figure
 from ftcli.metrics.names import Metric
@@ -32,6 +31,7 @@ ANSWER_TOKENS = 32
 BATCH_SIZE = 8
 """The same for both models, and all of their logits are in memory at once: the same model has then exactly the same log-probs."""
 
+KL_NAME = "general.kl"
 KL = Metric(
     "Token KL from the base",
     FAMILY,
@@ -41,24 +41,24 @@ KL = Metric(
 )
 
 
-def kl_obstacle(base: Subject, tuned: Subject) -> str:
-    """Why `suite_kl` cannot be measured; "" if it can."""
+class Unlike(Exception):
+    """The token KL of two models cannot be measured; the text says why."""
+
+
+def _check_alike(base: Subject, tuned: Subject) -> None:
     if not base.tokenizer.chat_template:
-        return f"{base.label} has no chat template to ask it with"
+        raise Unlike(f"{base.label} has no chat template to ask it with")
     if base.tokenizer.get_vocab() != tuned.tokenizer.get_vocab():
-        return f"{base.label} and {tuned.label} have different vocabularies"
-    return ""
+        raise Unlike(f"{base.label} and {tuned.label} have different vocabularies")
 
 
 def suite_kl(base: Subject, tuned: Subject, suite: Suite, scratch: Path) -> Figure:
     """``general.kl`` of ``tuned``: for each prompt the sum over the base's answer, and its tokens; their quotient is nats a token.
 
-    ``scratch`` keeps the base's log-probs for the next tuned model. Exactly 0 for a model against itself. Raises `UsageError` where
-    `kl_obstacle` has something to say, or the two models' heads have different sizes.
+    ``scratch`` keeps the base's log-probs for the next tuned model. Exactly 0 for a model against itself. Raises `Unlike` for a
+    base without a chat template, and for models whose vocabularies or heads are not the same.
     """
-    obstacle = kl_obstacle(base, tuned)
-    if obstacle:
-        raise UsageError(f"general.kl: {obstacle}", "compare models of one vocabulary")
+    _check_alike(base, tuned)
     items = kl_items(suite)
     prompts = [render_prompt(base.tokenizer, item.messages) for item in items]
     answers = base.answers(prompts, [item.id for item in items], max_new_tokens=ANSWER_TOKENS)
@@ -71,10 +71,7 @@ def suite_kl(base: Subject, tuned: Subject, suite: Suite, scratch: Path) -> Figu
             expected = torch.from_numpy(np.array(stored[start : start + len(logprobs)]))  # [answer tokens, V]
             start += len(logprobs)
             if expected.shape != logprobs.shape:
-                raise UsageError(
-                    f"general.kl: {base.label} predicts {expected.shape[1]} words and {tuned.label} {logprobs.shape[1]}",
-                    "compare models of one vocabulary",
-                )
+                raise Unlike(f"{base.label} predicts {expected.shape[1]} words and {tuned.label} {logprobs.shape[1]}")
             if row in rows:
                 save([row], [[float(kl(expected, logprobs).sum()), len(logprobs)]])
 
@@ -83,7 +80,7 @@ def suite_kl(base: Subject, tuned: Subject, suite: Suite, scratch: Path) -> Figu
     comparable = f"base:{key_of(base.identity)[:12]}"
     how = suite.signature(f"greedy answers of the base|{ANSWER_TOKENS} tokens")
     return Figure(
-        "general.kl", KL, Examples(np.asarray(sums, dtype=np.float64)), tuple(one.id for one in items), how, comparable
+        KL_NAME, KL, Examples(np.asarray(sums, dtype=np.float64)), tuple(one.id for one in items), how, comparable
     )
 
 

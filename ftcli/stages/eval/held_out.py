@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from dataclasses import dataclass
 
@@ -13,7 +14,7 @@ from ftcli.data.chat import render_answer, stop_token_ids
 from ftcli.data.rows import Row, RowType, prompt_of, read_split, reference_of, row_type
 from ftcli.metrics.perplexity import Pair
 from ftcli.metrics.text import non_ascii_share
-from ftcli.models.load import load_tokenizer_of
+from ftcli.models.load import load_tokenizer_of, longest_input
 from ftcli.stages.eval.config import EvalConfig
 
 
@@ -51,16 +52,36 @@ def read_held_out(ctx: Context[EvalConfig], tokenizer: PreTrainedTokenizerBase) 
             f"{folder}: split {config.split} has rows with the same id: {', '.join(twice[:3])}",
             "models are compared row by row: give each row an id of its own",
         )
-    kept = _texts(ctx, read) if texts else _short_enough(ctx, _with_answers(ctx, read), tokenizer)
+    kept = _texts(ctx, read, tokenizer) if texts else _short_enough(ctx, _with_answers(ctx, read), tokenizer)
     return HeldOut(kept, len(read) - len(kept), is_text=texts > 0)
 
 
-def _texts(ctx: Context[EvalConfig], rows: list[Row]) -> list[Row]:
+def wants_answers(ctx: Context[EvalConfig]) -> bool:
+    """Whether the models are to answer the rows."""
+    readers = any(ctx.many(name) for name in ("reward", "judge", "metric")) or ctx.config.judge_url
+    return bool(readers) or bool(set(ctx.config.metrics) - {"perplexity"})
+
+
+def _room(ctx: Context[EvalConfig]) -> tuple[float, str]:
+    """The tokens that every model can read, and the label of the one that reads the fewest."""
+    known = [(longest_input((model.base or model).path), model.label) for model in ctx.many("models")]
+    return min([(longest, label) for longest, label in known if longest is not None], default=(math.inf, ""))
+
+
+def _texts(ctx: Context[EvalConfig], rows: list[Row], tokenizer: PreTrainedTokenizerBase) -> list[Row]:
     kept = [row for row in rows if row["text"].strip()]
     if not kept:
         raise BadData(f"{ctx.one('data').path}: all {len(rows)} text rows are empty", "give prep other data")
     if len(kept) < len(rows):
         ctx.events.note(f"{len(rows) - len(kept)} of {len(rows)} rows left out: they are empty")
+    room, label = _room(ctx)
+    if ctx.config.max_length > room:
+        longest = max(len(tokenizer(row["text"], add_special_tokens=False).input_ids) for row in kept) + 1
+        if longest > room:
+            raise UsageError(
+                f"max_length {ctx.config.max_length}: {label} can read {room} tokens, and there are longer text rows",
+                f"set max_length to {room}: longer rows are read in windows",
+            )
     return kept
 
 
@@ -83,14 +104,28 @@ def _with_answers(ctx: Context[EvalConfig], read: list[Row]) -> list[Row]:
 
 
 def _short_enough(ctx: Context[EvalConfig], rows: list[Row], tokenizer: PreTrainedTokenizerBase) -> list[Row]:
-    config = ctx.config
-    stop_ids = stop_token_ids(tokenizer)
-    kept = [row for row in rows if sum(map(len, encode(tokenizer, row, stop_ids))) <= config.max_length]
-    left_out = len(rows) - len(kept)
+    config, stop_ids = ctx.config, stop_token_ids(tokenizer)
+    room, label = _room(ctx)
+    pairs = [encode(tokenizer, row, stop_ids) for row in rows]
+    new = config.max_new_tokens if wants_answers(ctx) else 0
+    short = [len(prompt) + len(answer) <= config.max_length for prompt, answer in pairs]
+    fits = [len(prompt) + max(len(answer), new) <= room for prompt, answer in pairs]
+    kept = [row for row, *is_in in zip(rows, short, fits, strict=True) if all(is_in)]
+    beyond = sum(is_short and not is_in for is_short, is_in in zip(short, fits, strict=True))
+    reasons = [
+        (short.count(False), f"more than {config.max_length} tokens (max_length)", "raise max_length"),
+        (
+            beyond,
+            f"more tokens, with an answer, than the {room} that {label} can read",
+            "lower max_new_tokens, or give shorter rows",
+        ),
+    ]
     if not kept:
-        raise BadData(f"all {len(rows)} rows have more than {config.max_length} tokens", "raise max_length")
-    if left_out:
-        ctx.events.note(f"{left_out} of {len(rows)} rows left out: more than {config.max_length} tokens (max_length)")
+        told = [f"{count} of {len(rows)} rows have {reason}" for count, reason, _ in reasons if count]
+        raise BadData("; ".join(told), max(reasons)[2])
+    for count, reason, _ in reasons:
+        if count:
+            ctx.events.note(f"{count} of {len(rows)} rows left out: {reason}")
     unseen = non_ascii_share([str(reference_of(row)) for row in kept])
     if "rouge" in config.metrics and config.rouge_tokenizer == "ascii" and unseen > 0.2:
         ctx.events.note(f"ROUGE does not see {unseen:.0%} of the references' letters; set rouge_tokenizer: words")

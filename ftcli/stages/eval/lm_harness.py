@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import copy
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,19 +25,21 @@ from ftcli.models.generate import adapters_in, split_model
 from ftcli.stages.eval.lm_lengths import check_room, cut_prompts, room
 from ftcli.stages.eval.lm_samples import Answered, figures_of_group, figures_of_task
 from ftcli.stages.eval.lm_tasks import Harness, harness_modules, load_tasks, quiet
+from ftcli.stages.eval.subject import Save
+
+Kept = Callable[[str, Sequence[Mapping[str, Any]], Callable[[list[int], Save], None], str], list[Any]]
 
 
 @dataclass(frozen=True)
 class HarnessResult:
     """``figures`` by names ``lm_eval.<task>.<metric>``; ``notes`` say what has no figure, and why, and which prompts were cut.
 
-    ``about`` is for the report: the harness's version, each task's version and number of examples in the prompt, the chat
-    template's digest or none.
+    A figure's signature has the harness's version, the task's, its number of examples in the prompt, and the chat template's digest
+    or none.
     """
 
     figures: Figures
     notes: list[str] = field(default_factory=list)
-    about: dict[str, Any] = field(default_factory=dict)
 
 
 def run_tasks(
@@ -53,13 +56,15 @@ def run_tasks(
     max_length: int | None = None,
     prefix_id: int | None = None,
     seed: int = 0,
+    kept: Kept | None = None,
 ) -> HarnessResult:
     """Run ``tasks``, by name, of ``task_folder`` or of the harness, on ``model``, with its adapters if it has any.
 
     ``comparable`` goes to every figure. ``chat_template``: whether prompts are put into the tokenizer's template; whether they
     were is part of a figure's signature. ``shots`` overrides the tasks' number of examples in the prompt, except where that is 0;
     ``limit`` takes the first rows of each task. ``prefix_id`` is the token before a text that is scored from its start; by default
-    the tokenizer's bos, else its eos. ``max_length`` is of prompt and answer, and never more than the model has positions.
+    the tokenizer's bos, else its eos. ``max_length`` is of prompt and answer, and never more than the model has positions. With
+    ``kept`` (`ftcli.stages.eval.subject.Subject.kept`) a request is answered once, as long as all that decides it is the same.
 
     Raises `UsageError` where the harness is not installed, and for tasks that are not known, cannot be loaded, need data that is
     not on this machine, ask for longer answers than there is room for, or would run code that the model writes.
@@ -68,7 +73,7 @@ def run_tasks(
     if chat_template and not tokenizer.chat_template:
         raise UsageError(
             "lm-eval: the tokenizer has no chat template to put the tasks' prompts into",
-            "switch the chat template off for these tasks",
+            "set lm_eval_chat to false",
         )
     loaded = load_tasks(harness, list(tasks), task_folder)
     for task in loaded["tasks"].values():
@@ -87,6 +92,8 @@ def run_tasks(
         )
         for name, task in loaded["tasks"].items():
             check_room(name, task, lm)
+        if kept is not None:
+            _answer_from(kept, lm, harness.version)
         found = harness.evaluate(
             lm,
             loaded,
@@ -100,6 +107,35 @@ def run_tasks(
     for name, task in loaded["tasks"].items():
         result.notes.extend(cut_prompts(name, task, lm))
     return result
+
+
+def _answer_from(kept: Kept, lm: Any, version: str) -> None:
+    """Let ``lm`` look into ``kept`` before it computes. A request is text, so what it stands for in the data is of no account."""
+    about = {"harness": version, "max_length": lm.max_length, "before": lm.prefix_token_id}
+    for kind in ("loglikelihood", "loglikelihood_rolling", "generate_until"):
+        setattr(lm, kind, partial(_answers, kept, about, kind, getattr(lm, kind)))
+
+
+def _answers(
+    kept: Kept,
+    about: Mapping[str, Any],
+    kind: str,
+    ask: Callable[..., Sequence[Any]],
+    requests: Sequence[Any],
+    **options: Any,
+) -> Sequence[Any]:
+    """The harness's answers to ``requests``, all of the type ``kind``."""
+    if kind == "generate_until" and any(_is_sampled(request.args[1]) for request in requests):
+        return ask(requests, **options)  # a task may draw several answers to the same request
+
+    def compute(rows: list[int], save: Save) -> None:
+        save(rows, ask([requests[row] for row in rows], **options))
+
+    return kept(f"lm-eval {kind}", [{**about, "request": request.args} for request in requests], compute, "lm-eval")
+
+
+def _is_sampled(settings: Mapping[str, Any]) -> bool:
+    return bool(settings.get("do_sample") or settings.get("temperature"))
 
 
 def _result(
@@ -133,16 +169,7 @@ def _result(
         for name, task in loaded["tasks"].items()
     }
     own = {name: figures_of_task(one) for name, one in answered.items()}
-    result = HarnessResult(
-        {},
-        about={
-            "lm_eval": harness.version,
-            "chat_template": template,
-            "tasks": {
-                name: {"version": found["versions"].get(name), "shots": found["n-shot"].get(name)} for name in own
-            },
-        },
-    )
+    result = HarnessResult({})
     covered: set[str] = set()
     for group in loaded["groups"].values():
         names = [task.task_name for task in group.get_all_tasks()]

@@ -24,10 +24,9 @@ def compared(result: Json, model: str, name: str, against: str | None = None) ->
 
 def described(result: Json, entry: Json) -> dict[str, Any]:
     metric = result["metrics"][entry["metric"]]
-    p = entry["p"] if entry.get("p_holm") is None else entry["p_holm"]
     facts = [f"n {entry['n']}"]
-    if p is not None:
-        facts.append(("p " if entry.get("p_holm") is None else "Holm p ") + chance(p))
+    if entry["p"] is not None:
+        facts.append(f"p {chance(entry['p'])}")
     if entry["status"] == "inconclusive" and tables.detectable(entry, metric) != tables.NONE:
         facts.append(f"would show {tables.detectable(entry, metric)}")
     return {

@@ -2,7 +2,7 @@
 
 ``metrics``      {metric: {title, family, higher_is_better, decimals, help, is_share, is_ratio, margin}}
 ``models``       {label: {metric: {value, n, ci, se, signature}}}
-``comparisons``  [{model, against, metric, scale, n, change, ci, se, p, p_holm, mde, margin, test, status, reason}]; what they mean
+``comparisons``  [{model, against, metric, scale, n, change, ci, se, p, mde, margin, test, status, reason}]; what they mean
                  is told in `ftcli.metrics.comparison`
 """
 
@@ -13,12 +13,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, replace
 from typing import Any
 
-import numpy as np
-
-from ftcli.metrics import statistics
-from ftcli.metrics.comparison import Comparison, Drawing, compare
+from ftcli.metrics.comparison import Comparison, Drawing, compare, spread_of
 from ftcli.metrics.figures import Figure, Figures, shown
-from ftcli.metrics.statistics import Examples
 from ftcli.stages.eval.config import EvalConfig
 
 Json = dict[str, Any]
@@ -39,25 +35,15 @@ def described_models(figures: Mapping[str, Figures], drawing: Drawing) -> Json:
 
 def described(figure: Figure, drawing: Drawing) -> Json:
     """One entry of ``models``. A ratio metric's error is on the log scale, which is about relative."""
-    examples = figure.examples
-    value, n = examples.value(), len(examples)
-    if figure.metric.is_share and _is_binary(examples):
-        low, high = statistics.wilson(round(value * n), n, drawing.confidence)
-    else:
-        low, high = statistics.interval(
-            examples, confidence=drawing.confidence, resamples=drawing.resamples, seed=drawing.seed
-        )
+    ends, error = spread_of(figure, drawing)
+    ci = [shown(figure.metric, end) for end in ends]
     return {
-        "value": finite(shown(figure.metric, value)),
-        "n": n,
-        "ci": None if math.isnan(low) else [shown(figure.metric, low), shown(figure.metric, high)],
-        "se": finite(statistics.standard_error(examples)),
+        "value": finite(figure.value()),
+        "n": len(figure.ids),
+        "ci": ci if all(map(math.isfinite, ci)) else None,
+        "se": finite(error),
         "signature": figure.signature,
     }
-
-
-def _is_binary(examples: Examples) -> bool:
-    return bool(np.isin(examples.statistics[:, 0], (0, 1)).all())
 
 
 def compared(

@@ -37,7 +37,7 @@ EVAL = Stage(
         ),
         "tasks": Input(Kind.SOURCE, "folder with task files of lm-evaluation-harness", required=False),
         "baseline": Input(
-            Kind.SOURCE, "examples.json of an earlier evaluation, for rules against baseline_file", required=False
+            Kind.SOURCE, "examples.json to compare the last model with, by rules against baseline_file", required=False
         ),
     },
     outputs={"report": Kind.REPORT},

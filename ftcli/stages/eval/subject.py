@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
+from importlib import metadata
 from typing import Any
 
 import torch
-import transformers
 from transformers import PreTrainedTokenizerBase
 
 from ftcli.core.stage import Artifact
 from ftcli.data.chat import generation_eos, stop_token_ids
-from ftcli.metrics.perplexity import AnswerScore, Pair, score_answers, windows
+from ftcli.metrics.perplexity import AnswerScore, Pair, of_texts, score_answers, windows
 from ftcli.models.generate import adapters_in, generate, split_model
 from ftcli.models.load import load_tokenizer_of
-from ftcli.stages.eval.bench import Bench, base_of
+from ftcli.stages.eval.bench import Base, Bench, base_of
 from ftcli.stages.eval.cache import Cache, key_of
 from ftcli.stages.eval.outcome import Answer
 
@@ -73,7 +73,7 @@ class Subject:
             "tokenizer": tokenizer_digest(self.tokenizer),
             "dtype": str(self.bench.dtype),
             "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
-            "engine": [ENGINE, torch.__version__, transformers.__version__],
+            "engine": [ENGINE, *(f"{name} {metadata.version(name)}" for name in _engine(base))],
         }
 
     def model(self) -> Any:
@@ -107,9 +107,7 @@ class Subject:
     ) -> list[AnswerScore]:
         """What whole texts cost the model, in sliding windows (`ftcli.metrics.perplexity.windows`)."""
         parts = [windows(text, context, stride, prefix) for text in texts]
-        found = iter(self.answer_nll([pair for own in parts for pair in own], "text perplexity"))
-        scores = [[next(found) for _ in own] for own in parts]
-        return [AnswerScore(sum(one.nll for one in own), sum(one.tokens for one in own)) for own in scores]
+        return of_texts(parts, self.answer_nll([pair for own in parts for pair in own], "text perplexity"))
 
     def answers(
         self, prompts: Sequence[list[int]], keys: Sequence[str], *, max_new_tokens: int, temperature: float = 0.0
@@ -174,6 +172,11 @@ class Subject:
         """Memory ran out: go on with ``size`` rows at a time."""
         self.batch_size = size
         self._note(f"{self.label}: out of memory; {size} rows at a time from here on")
+
+
+def _engine(base: Base) -> tuple[str, ...]:
+    """The packages that compute."""
+    return ("torch", "transformers", "peft", *(("bitsandbytes",) if base.quantization else ()))
 
 
 def tokenizer_digest(tokenizer: PreTrainedTokenizerBase) -> str:

@@ -86,7 +86,7 @@ def _gate(result: Json) -> Iterator[str]:
             soft = " (soft)" if one["severity"] == "soft" else ""
             name = one["status"].upper() if one["status"] == "failed" else one["status"]
             yield from textwrap.wrap(
-                f"{name}{soft}: {visible(one['model'])}: {visible(one['text'])}: {visible(one['message'])}",
+                ": ".join([f"{name}{soft}", *(visible(one[key]) for key in ("model", "text", "message") if one[key])]),
                 WIDTH,
                 subsequent_indent="  ",
             )

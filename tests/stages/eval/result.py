@@ -139,7 +139,7 @@ def compared(
     mde: float | None,
     status: str,
 ) -> Json:
-    """One entry of ``comparisons``; a gating metric carries Holm's p as well."""
+    """One entry of ``comparisons``."""
     is_ratio = METRICS[metric]["is_ratio"]
     return {
         "model": model,
@@ -151,7 +151,6 @@ def compared(
         "ci": None if ci is None else list(ci),
         "se": None if ci is None else (math.log(ci[1] / ci[0]) if is_ratio else ci[1] - ci[0]) / 3.92,
         "p": p,
-        "p_holm": None if p is None or metric != "general.nll" else min(1.0, 3 * p),
         "mde": mde,
         "margin": METRICS[metric]["margin"],
         "test": "McNemar, exact" if metric in _BINARY else "sign-flip permutation",

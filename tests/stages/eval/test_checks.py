@@ -10,6 +10,7 @@ import pytest
 
 from ftcli.core.errors import BadData, FtcliError, UsageError
 from ftcli.core.stage import Artifact, Kind
+from ftcli.data.rows import write_jsonl
 from ftcli.metrics.figures import write_figures
 from ftcli.models.load import load_tokenizer
 from tests.conftest import artifact
@@ -48,14 +49,60 @@ def test_no_model_has_the_label_of_the_baseline_file(tmp_path: Path, base: Artif
     assert "baseline_file names more than one model" in error.message
 
 
-@pytest.mark.parametrize("place", ["model", "against"])
-def test_a_rule_about_a_model_that_is_not_there_is_refused(
-    tmp_path: Path, base: Artifact, lora: Artifact, data: Artifact, place: str
+RULES = [
+    ({"metric": "perplexity", "max_ratio": 1.1, "model": "lroa"}, "no model lroa was measured; did you mean lora?"),
+    ({"metric": "perplexity", "max_ratio": 1.1, "against": "lroa"}, "no model lroa was measured; did you mean lora?"),
+    ({"metric": "ter"}, "no metric ter was measured"),
+    ({"metric": "text_perplexity"}, "no metric text_perplexity was measured; did you mean perplexity?"),
+    ({"metric": "general.nll"}, "no metric general.nll was measured"),
+    ({"metric": "judge.llm"}, "no metric judge.llm was measured"),
+    ({"metric": "reward_sampled", "min": 0.0}, "no metric reward_sampled was measured"),
+    ({"metric": "custom.brevity"}, "no metric custom.brevity was measured"),
+    ({"metric": "lm_eval.task.acc"}, "no metric lm_eval.task.acc was measured"),
+    ({"expr": "lroa.rougeL.delta < 0"}, "lroa.rougeL.delta: no model lroa was measured; did you mean lora?"),
+    ({"expr": "lora.rougeX.delta < 0"}, "lora.rougeX.delta: no metric rougeX was measured; did you mean rougeL?"),
+]
+
+
+@pytest.mark.parametrize(("rule", "said"), RULES, ids=lambda value: str(value)[:40])
+def test_a_rule_about_what_will_not_be_there_is_refused(
+    tmp_path: Path, base: Artifact, lora: Artifact, data: Artifact, rule: dict[str, Any], said: str
 ) -> None:
-    rule = {"metric": "perplexity", "max_ratio": 1.1, place: "lroa"}
     error = refusal(tmp_path, {"models": (base, lora), "data": data}, gate=(rule,))
-    assert "perplexity max_ratio 1.1" in error.message
-    assert error.message.endswith("no model lroa was measured; did you mean lora?")
+    assert error.message.startswith("gate: ")
+    assert said in error.message
+    if "expr" in rule:
+        assert said in refusal(tmp_path, {"models": (base, lora), "data": data}, fail_if=(rule["expr"],)).message
+
+
+def test_rules_about_everything_that_can_be_measured_are_taken(
+    tmp_path: Path, base: Artifact, lora: Artifact, data: Artifact, reward: Artifact
+) -> None:
+    """What each of these metrics is called is known beforehand, and they are there in the end."""
+    own = function(
+        tmp_path / "own", "def brevity(predictions, references):\n    return [1 for _ in predictions]\n", "brevity"
+    )
+    inputs = {"models": (base, lora), "data": data, "reward": reward, "judge": base, "metric": own}
+    names = ("perplexity", "rougeL", "hit_max_rate", "general.nll", "general.kl", "reward_sampled", "judge.reward")
+    rules = tuple({"metric": name, "max": 1.0, "severity": "soft"} for name in (*names, "custom.brevity"))
+    conditions = ("lora.judge.llm.value > 2",)
+    settings = {"suite": "general", "suite_limit": 6, "limit": 2}
+    result = evaluate(tmp_path / "run", inputs, gate=rules, fail_if=conditions, **settings).events.summary["gate"]
+    assert "was measured" not in result["message"]
+    assert result["exit_code"] == 7
+    assert "judge.llm may not decide" in result["message"]
+
+
+def test_a_baseline_file_is_compared_with_the_last_model_alone(
+    tmp_path: Path, base: Artifact, lora: Artifact, data: Artifact
+) -> None:
+    write_figures(tmp_path / "examples.json", {"lora": {}})
+    inputs = {"models": (base, replace(base, label="other"), lora), "data": data}
+    inputs["baseline"] = source(tmp_path / "examples.json")
+    for about in ({"metric": "perplexity", "model": "other"}, {"expr": "other.perplexity.delta > 1"}):
+        error = refusal(tmp_path, inputs, gate=({**about, "against": "baseline_file"},))
+        assert error.message.endswith("the baseline file has figures of lora, the last model, and none of other")
+        assert "the last of them is compared" in error.hint
 
 
 def test_a_rule_against_a_baseline_file_needs_one(tmp_path: Path, base: Artifact, data: Artifact) -> None:
@@ -146,6 +193,18 @@ def test_chat_rows_need_models_with_a_chat_template(tmp_path: Path, base: Artifa
     models = (plain, base) if place == 0 else (base, plain)
     error = refusal(tmp_path, {"models": models, "data": data})
     assert error.message == "models: plain: no chat template, so chat rows cannot be rendered"
+
+
+def test_tasks_in_a_chat_template_need_one(tmp_path: Path, base: Artifact) -> None:
+    folder = write_tiny_model(tmp_path / "plain")
+    (folder / "chat_template.jinja").unlink()
+    rows = tmp_path / "rows"
+    rows.mkdir()
+    write_jsonl(rows / "test.jsonl", [{"id": "a", "text": "the cat sat", "meta": {}}])
+    inputs = {"models": artifact(Kind.MODEL, folder, label="plain"), "data": artifact(Kind.DATA, rows)}
+    error = refusal(tmp_path, inputs, metrics=("perplexity",), lm_eval=("own",))
+    assert error.message == "lm_eval: plain has no chat template to put the tasks' prompts into"
+    assert error.hint == "set lm_eval_chat to false"
 
 
 def test_a_task_that_cannot_be_loaded_is_refused(tmp_path: Path, base: Artifact, data: Artifact) -> None:

@@ -27,6 +27,8 @@ from ftcli.stages.eval.stage import EVAL
         ({"judge_url": "http://localhost:8000/v1"}, "judge_url and judge_model belong together"),
         ({"judge_model": "judge"}, "judge_url and judge_model belong together"),
         ({"suite": "none", "suite_limit": 8}, "suite_limit counts items of a suite, and suite is none"),
+        ({"lm_eval_chat": False, "lm_eval_limit": 4}, "lm_eval_chat, lm_eval_limit: lm_eval names no task"),
+        ({"lm_eval_shots": 0}, "lm_eval_shots: lm_eval names no task"),
         ({"fail_if": ["rougeL.delta <"]}, "fail_if"),
         ({"fail_if": ["rogueL.delta < 0"]}, "unknown metric rogueL; did you mean rougeL?"),
         ({"gate": [{"metric": "rogueL"}]}, "unknown metric rogueL; did you mean rougeL?"),

@@ -8,11 +8,10 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from ftcli.core.errors import UsageError
 from ftcli.core.stage import Kind
 from ftcli.stages.eval.bench import Bench
 from ftcli.stages.eval.cache import Cache
-from ftcli.stages.eval.drift import ANSWER_TOKENS, PROMPTS, kl_items, kl_obstacle, suite_kl
+from ftcli.stages.eval.drift import ANSWER_TOKENS, PROMPTS, Unlike, kl_items, suite_kl
 from ftcli.stages.eval.subject import Subject
 from ftcli.stages.eval.suite import CHAT_KINDS, load_suite
 from tests.conftest import artifact
@@ -97,8 +96,7 @@ def test_models_of_different_vocabularies_are_refused(tiny_model: Path, tmp_path
     tokenizer.add_tokens(["kwyjibo"])
     tokenizer.save_pretrained(folder)
     base, other = subject_of(tiny_model, tmp_path, "base"), subject_of(folder, tmp_path, "larger")
-    assert kl_obstacle(base, other) == "base and larger have different vocabularies"
-    with pytest.raises(UsageError, match="base and larger have different vocabularies"):
+    with pytest.raises(Unlike, match="base and larger have different vocabularies"):
         suite_kl(base, other, SUITE, tmp_path)
 
 
@@ -110,7 +108,7 @@ def test_models_whose_heads_differ_are_refused(tiny_model: Path, tmp_path: Path)
     model.resize_token_embeddings(words + 8)
     model.save_pretrained(folder)
     base, other = subject_of(tiny_model, tmp_path, "base"), subject_of(folder, tmp_path, "padded")
-    with pytest.raises(UsageError, match=f"base predicts {words} words and padded {words + 8}"):
+    with pytest.raises(Unlike, match=f"base predicts {words} words and padded {words + 8}"):
         suite_kl(base, other, SUITE, tmp_path)
 
 
@@ -118,10 +116,9 @@ def test_a_base_without_a_chat_template_is_refused(tiny_model: Path, tmp_path: P
     folder = tmp_path / "plain"
     shutil.copytree(tiny_model, folder)
     (folder / "chat_template.jinja").unlink()
-    assert "plain has no chat template" in kl_obstacle(
-        subject_of(folder, tmp_path, "plain"), subject_of(tiny_model, tmp_path, "x")
-    )
-    assert kl_obstacle(subject_of(tiny_model, tmp_path, "x"), subject_of(tiny_model, tmp_path, "x")) == ""
+    base, other = subject_of(folder, tmp_path, "plain"), subject_of(tiny_model, tmp_path, "x")
+    with pytest.raises(Unlike, match="plain has no chat template"):
+        suite_kl(base, other, SUITE, tmp_path)
 
 
 def test_the_prompts_are_spread_over_all_kinds():

@@ -210,6 +210,21 @@ def test_perplexity_alone_generates_nothing(tmp_path: Path, base: Artifact, data
     assert all("greedy" not in row["models"]["base"] for row in samples)
 
 
+def test_models_with_heads_of_different_sizes_are_measured_without_their_kl(
+    tmp_path: Path, base: Artifact, data: Artifact
+) -> None:
+    """One vocabulary, and rows of embeddings that only fill up."""
+    folder = shutil.copytree(base.path, tmp_path / "padded")
+    model = AutoModelForCausalLM.from_pretrained(folder)
+    words = model.config.vocab_size
+    model.resize_token_embeddings(words + 8)
+    model.save_pretrained(folder)
+    inputs = {"models": (base, artifact(Kind.MODEL, folder, label="padded")), "data": data}
+    notes = notes_of(tmp_path, inputs, suite="general", suite_limit=6, metrics=("perplexity",), limit=2)
+    assert f"general.kl is left out: base predicts {words} words and padded {words + 8}" in notes
+    assert "general.nll" in report_of(tmp_path)[0]["models"]["padded"]
+
+
 def test_without_a_suite_nothing_general_is_measured(whole: Path) -> None:
     result, _ = report_of(whole)
     assert result["suites"] == []
@@ -301,7 +316,17 @@ def test_tasks_of_lm_evaluation_harness_stand_beside_the_rows(
         "metric_list:\n  - {metric: acc, aggregation: mean, higher_is_better: true}\n"
     )
     inputs = {"models": (base, lora), "data": data, "tasks": artifact(Kind.SOURCE, tasks)}
-    evaluate(tmp_path, inputs, metrics=("perplexity",), lm_eval=("own",))
-    result, _ = report_of(tmp_path)
+    settings: dict[str, Any] = {"metrics": ("perplexity",), "lm_eval": ("own",)}
+    rule = {"metric": "lm_eval.own.acc", "min": 0.0, "mode": "point"}
+    ctx = evaluate(tmp_path / "all", inputs, **settings, gate=(rule,), fail_if=("lora.lm_eval.own.acc.value < 0",))
+    result, _ = report_of(tmp_path / "all")
     assert result["models"]["lora"]["lm_eval.own.acc"]["n"] == 4
     assert comparison(result, "lora", "base", "lm_eval.own.acc")["test"].startswith("exact McNemar")
+    assert ctx.events.summary["gate"]["exit_code"] == 0
+    evaluate(tmp_path / "again", inputs, **settings)
+    again, _ = report_of(tmp_path / "again")
+    assert again["models"] == result["models"]
+    assert [work["computed"] for work in again["work"].values()] == [0, 0]
+    evaluate(tmp_path / "other", inputs, **settings, lm_eval_chat=False, lm_eval_limit=3, lm_eval_shots=0)
+    figure = report_of(tmp_path / "other")[0]["models"]["lora"]["lm_eval.own.acc"]
+    assert (figure["n"], "0 shots|chat none" in figure["signature"]) == (3, True)

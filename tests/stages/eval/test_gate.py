@@ -24,6 +24,7 @@ from tests.stages.eval.evaluating import (
     source,
     unlike_rows,
 )
+from tests.tiny import write_tiny_model
 
 DEAR = {"metric": "perplexity", "max_ratio": 1.05}
 LEAKED = 2
@@ -84,13 +85,18 @@ def test_an_expression_gates_like_a_rule(tmp_path: Path, base: Artifact, damaged
         assert ctx.events.summary["gate"]["exit_code"] == code
 
 
-def test_a_metric_that_was_not_measured_does_not_pass(
-    tmp_path: Path, base: Artifact, lora: Artifact, data: Artifact
-) -> None:
-    gate = ({"metric": "bleu", "max_drop": 1.0},)
-    ctx = evaluate(tmp_path, {"models": (base, lora), "data": data}, metrics=("perplexity",), gate=gate)
+def test_a_metric_that_could_not_be_measured_does_not_pass(tmp_path: Path, base: Artifact, data: Artifact) -> None:
+    """Questions need a chat template, and plain text does not."""
+    folder = write_tiny_model(tmp_path / "plain")
+    (folder / "chat_template.jinja").unlink()
+    rows = tmp_path / "rows"
+    rows.mkdir()
+    write_jsonl(rows / "test.jsonl", [{"id": "a", "text": "the cat sat", "meta": {}}])
+    inputs = {"models": (base, artifact(Kind.MODEL, folder, label="plain")), "data": artifact(Kind.DATA, rows)}
+    settings = {"metrics": ("perplexity",), "suite": "general", "suite_limit": 6}
+    ctx = evaluate(tmp_path, inputs, gate=({"metric": "general.nll"},), **settings)
     assert ctx.events.summary["gate"]["exit_code"] == 7
-    assert "no metric bleu was measured" in ctx.events.summary["gate"]["message"]
+    assert "general.nll of plain was not measured" in ctx.events.summary["gate"]["message"]
     suite = ElementTree.parse(tmp_path / "out/report/junit.xml").getroot()
     assert (suite.get("failures"), suite.get("errors")) == ("0", "1")
 
@@ -111,6 +117,23 @@ def test_a_file_of_an_earlier_evaluation_is_a_baseline(
     ctx = evaluate(tmp_path / "worse", {**inputs, "models": (base, worse)}, gate=gate, **settings)
     assert ctx.events.summary["gate"]["exit_code"] == 6
     assert "baseline_file" not in report_of(tmp_path / "worse")[0]["models"]
+
+
+@pytest.mark.parametrize("rule", [{"metric": "perplexity"}, {"expr": "perplexity.ratio > 1.05"}])
+def test_a_rule_against_a_file_is_about_the_last_model_alone(
+    tmp_path: Path, base: Artifact, lora: Artifact, damaged: Artifact, data: Artifact, rule: dict[str, str]
+) -> None:
+    """The file has figures of the last one: another that is worse than these is none of its business."""
+    settings = {"metrics": ("perplexity",)}
+    evaluate(tmp_path / "before", {"models": (base, lora), "data": data}, **settings)
+    inputs = {
+        "models": (base, damaged, lora),
+        "data": data,
+        "baseline": source(tmp_path / "before/out/report/examples.json"),
+    }
+    evaluate(tmp_path / "after", inputs, gate=({**rule, "against": "baseline_file"},), **settings)
+    [found] = report_of(tmp_path / "after")[0]["gate"]["results"]
+    assert (found["model"], found["against"], found["status"]) == ("lora", "baseline_file", "passed")
 
 
 @pytest.mark.parametrize("alone", [False, True], ids=["beside its base", "alone"])

@@ -53,6 +53,30 @@ def test_rows_that_are_too_long_are_left_out_and_counted(tmp_path: Path, base: A
     assert "1 of 3 rows left out: more than 80 tokens (max_length)" in notes
 
 
+def test_rows_that_a_model_has_no_positions_for_are_left_out_and_counted(tmp_path: Path, base: Artifact) -> None:
+    """The model has 512 positions: beyond them it says nothing that means anything."""
+    rows = [answered_with(0, "the list"), answered_with(1, "the file " * 300)]
+    inputs = {"models": base, "data": data_of(tmp_path / "data", rows)}
+    left_out = "1 of 2 rows left out: more tokens, with an answer, than the 512 that base can read"
+    assert left_out in notes_of(tmp_path / "long", inputs, max_length=4096, metrics=("perplexity",))
+    assert [row["id"] for row in report_of(tmp_path / "long")[1]] == ["row-0"]
+    inputs = {"models": base, "data": data_of(tmp_path / "short", rows[:1])}
+    with pytest.raises(BadData, match="1 of 1 rows have more tokens, with an answer, than the 512") as caught:
+        evaluate(tmp_path / "answers", inputs, metrics=("rouge",), max_new_tokens=500)
+    assert "lower max_new_tokens" in caught.value.hint
+    evaluate(tmp_path / "no answers", inputs, metrics=("perplexity",), max_new_tokens=500)
+    assert report_of(tmp_path / "no answers")[0]["rows"]["scored"] == 1
+
+
+def test_text_rows_are_read_in_windows_that_the_model_has_positions_for(tmp_path: Path, base: Artifact) -> None:
+    inputs = {"models": base, "data": data_of(tmp_path / "data", text_rows(*TEXTS, "the file " * 300))}
+    with pytest.raises(UsageError, match="max_length 1024: base can read 512 tokens") as caught:
+        evaluate(tmp_path / "run", inputs, metrics=("perplexity",))
+    assert "set max_length to 512" in caught.value.hint
+    evaluate(tmp_path / "run", inputs, metrics=("perplexity",), max_length=512)
+    assert report_of(tmp_path / "run")[0]["rows"]["scored"] == 4
+
+
 def test_rows_whose_answer_calls_a_tool_are_left_out_and_counted(tmp_path: Path, base: Artifact) -> None:
     calling: Any = messages_row(0)
     call = {"type": "function", "function": {"name": "read", "arguments": '{"path": "a"}'}}
@@ -75,7 +99,7 @@ def test_no_rows_is_bad_data(tmp_path: Path, base: Artifact) -> None:
 
 
 def test_only_rows_that_are_too_long_is_bad_data(tmp_path: Path, base: Artifact, data: Artifact) -> None:
-    with pytest.raises(BadData, match="all 8 rows have more than 16 tokens"):
+    with pytest.raises(BadData, match="8 of 8 rows have more than 16 tokens"):
         evaluate(tmp_path, {"models": base, "data": data}, max_length=16)
 
 

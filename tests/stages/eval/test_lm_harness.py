@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -11,10 +12,15 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from ftcli.core.errors import UsageError
+from ftcli.core.stage import Kind
 from ftcli.metrics.figures import read_figures, write_figures
 from ftcli.pipeline.fetch import NotFetched, demo_model
+from ftcli.stages.eval.bench import Bench
+from ftcli.stages.eval.cache import Cache
 from ftcli.stages.eval.lm_harness import run_tasks
 from ftcli.stages.eval.lm_tasks import check_tasks
+from ftcli.stages.eval.subject import Subject
+from tests.conftest import artifact
 
 pytest.importorskip("lm_eval", reason="the extra ftcli[lm-eval] is not installed")
 
@@ -139,8 +145,8 @@ def test_the_chat_template_changes_the_prompt_and_is_on_record(loaded, tasks: Pa
     plain = run_tasks(*loaded, ["own_answers"], tasks, chat_template=False)
     chat = run_tasks(*loaded, ["own_answers"], tasks, comparable="bfloat16")
     name = "lm_eval.own_answers.exact_match"
-    assert plain.figures[name].signature != chat.figures[name].signature
-    assert (plain.about["chat_template"], len(chat.about["chat_template"])) == ("none", 12)
+    assert "|chat none" in plain.figures[name].signature
+    assert re.search(r"\|chat [0-9a-f]{12}", chat.figures[name].signature)
     assert chat.figures[name].comparable == "bfloat16"
     tokenizer = AutoTokenizer.from_pretrained(loaded[1].name_or_path)
     tokenizer.chat_template = None
@@ -233,7 +239,7 @@ def test_an_adapter_counts_and_the_model_is_left_as_it_was(tiny_model: Path, loa
 def test_limit_takes_the_first_rows_and_shots_are_put_before_the_question(loaded, tasks: Path) -> None:
     found = run_tasks(*loaded, ["own_choices"], tasks, limit=2, shots=1)
     assert len(found.figures["lm_eval.own_choices.acc"].ids) == 2
-    assert found.about["tasks"]["own_choices"] == {"version": 3, "shots": 1}
+    assert "version 3|1 shots" in found.figures["lm_eval.own_choices.acc"].signature
 
 
 def test_prompts_that_do_not_fit_are_counted(loaded, tasks: Path) -> None:
@@ -298,6 +304,34 @@ def test_a_task_that_runs_the_models_code_is_refused(loaded, tmp_path: Path) -> 
     check_tasks(["own_answers", "own_group"], folder)
     with pytest.raises(UsageError, match="task own_code runs code that the model writes"):
         check_tasks(["own_answers", "own_code"], folder)
+
+
+def test_what_was_answered_is_not_computed_again(tiny_model: Path, loaded, tasks: Path, tmp_path: Path) -> None:
+    """One task of each type; the same model under another label, then with another seed and another limit of length."""
+    names = ["own_choices", "own_answers", "own_texts"]
+    found, work = [], []
+    for options in ({}, {"seed": 1}, {"max_length": 400}):
+        bench = Bench(torch.float32, torch.device("cpu"))
+        subject = Subject(artifact(Kind.MODEL, tiny_model), bench, Cache(tmp_path / "eval.sqlite"))
+        found.append(run_tasks(subject.model(), loaded[1], names, tasks, kept=subject.kept, **options).figures)
+        work.append((subject.computed, subject.cached))
+    requests = sum(len(row["options"]) for row in CHOICES) + len(OPEN) + len(TEXTS)
+    assert work == [(requests, 0), (0, requests), (requests, 0)]
+    plain = run_tasks(*loaded, names, tasks).figures
+    for name, figure in plain.items():
+        assert found[0][name].examples.statistics.tolist() == figure.examples.statistics.tolist()
+        assert found[1][name].examples.statistics.tolist() == figure.examples.statistics.tolist()
+
+
+def test_answers_that_are_drawn_are_not_kept(tiny_model: Path, loaded, tmp_path: Path) -> None:
+    """A task may draw several to one request, and they are to differ."""
+    folder = write_tasks(tmp_path / "tasks")
+    text = OPEN_TASK.format(folder=folder).replace("do_sample: false", "do_sample: true, temperature: 1.0")
+    (folder / "open.yaml").write_text(text)
+    bench = Bench(torch.float32, torch.device("cpu"))
+    subject = Subject(artifact(Kind.MODEL, tiny_model), bench, Cache(tmp_path / "eval.sqlite"))
+    run_tasks(subject.model(), loaded[1], ["own_answers"], folder, kept=subject.kept)
+    assert (subject.computed, subject.cached) == (0, 0)
 
 
 def test_without_the_extra_one_line_says_how_to_get_it(loaded, tasks: Path, monkeypatch: pytest.MonkeyPatch) -> None:

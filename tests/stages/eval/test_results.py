@@ -87,3 +87,15 @@ def test_one_row_gives_values_without_intervals_or_statuses() -> None:
     found = compared(figures, [("sft", "base")], Drawing(resamples=200))
     assert {one.status for _, _, one in found} == {"not evaluable"}
     assert {one.reason for _, _, one in found} == {"one row only"}
+
+
+def test_a_perplexity_too_large_for_a_number_is_written_as_none() -> None:
+    """900 nats a token: exp of it is no float, and JSON knows no infinity (`result_of` allows none)."""
+    broken = replace(FIRST, nll=[900.0 * tokens for tokens in FIRST.tokens])
+    result = result_of({"base": FIRST, "broken": broken})
+    assert result["models"]["broken"]["perplexity"]["value"] is None
+    assert result["models"]["broken"]["perplexity"]["ci"] is None
+    found = comparison(result, "broken", "base", "perplexity")
+    assert (found["status"], found["change"]) == ("not evaluable", None)
+    assert found["reason"] == "the factor is too large or too small for a number"
+    assert comparison(result, "broken", "base", "bits_per_byte")["change"] > 0

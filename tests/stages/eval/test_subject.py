@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM
+from peft import LoraConfig, get_peft_model
+from transformers import AutoConfig, AutoModelForCausalLM, LlamaForCausalLM
 
 from ftcli.core.stage import Artifact, Kind
 from ftcli.models.load import load_base, load_model, load_tokenizer, write_base_record
@@ -195,6 +196,39 @@ def test_an_adapter_that_added_tokens_leaves_the_base_as_it_was(base: Artifact, 
     rows = [bench.model(one).get_input_embeddings().weight.shape[0] for one in (base, wide, base)]
     assert rows == [rows[0], len(tokenizer), rows[0]]
     assert bench.loadings == 2, "the base was loaded anew"
+
+
+@pytest.mark.parametrize("kind", ["low rank", "norm", "head", "embeddings", "biases", "rows"])
+def test_an_adapter_that_is_taken_off_leaves_no_trace_in_the_base(tmp_path: Path, kind: str) -> None:
+    """PEFT itself leaves modules that were trained whole, biases, and embeddings that were saved in place of the base's."""
+    folder = write_tiny_model(tmp_path / "model")
+    LlamaForCausalLM(AutoConfig.from_pretrained(folder, attention_bias=True)).save_pretrained(folder)
+    base = artifact(Kind.MODEL, folder, label="base")
+    options: dict[str, Any] = {
+        "norm": {"modules_to_save": ["norm"]},
+        "head": {"modules_to_save": ["lm_head"]},
+        "biases": {"bias": "all"},
+        "rows": {"trainable_token_indices": [40, 41]},
+    }.get(kind, {})
+    model = load_base(base.path, torch.float32, CPU)
+    torch.manual_seed(0)
+    with torch.no_grad():
+        if kind == "embeddings":
+            model.get_input_embeddings().weight.add_(torch.randn_like(model.get_input_embeddings().weight))
+        adapted = get_peft_model(model, LoraConfig(r=4, target_modules=["q_proj"], init_lora_weights=False, **options))
+        for name, weight in adapted.named_parameters():
+            if "modules_to_save" in name or "trainable_tokens_delta" in name or name.endswith(".bias"):
+                weight.add_(torch.randn_like(weight))
+    adapted.save_pretrained(tmp_path / "adapter", save_embedding_layers=kind == "embeddings")
+    write_base_record(tmp_path / "adapter", base)
+    tuned = artifact(Kind.MODEL, tmp_path / "adapter", label="tuned", base=base)
+    bench, ids = Bench(torch.float32, CPU), torch.tensor([PROMPTS[2]])
+    with torch.no_grad():
+        before, between, after = (bench.model(one)(ids).logits for one in (base, tuned, base))
+    assert not torch.equal(before, between)
+    assert torch.equal(before, after)
+    if kind == "low rank":
+        assert bench.loadings == 1, "it was taken off, and not loaded anew"
 
 
 def test_memory_that_runs_out_halves_the_batches_and_changes_nothing(
