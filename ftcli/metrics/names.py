@@ -112,6 +112,13 @@ METRICS: dict[str, Metric] = {
     "mean_length": Metric("Length", "health", None, 1, "mean tokens of an answer"),
 }
 
+FROM_0_TO_1: frozenset[str] = frozenset(
+    name
+    for name, metric in METRICS.items()
+    if metric.is_share or metric.family in ("rouge", "token_f1", "distinct") or name == "repetition_rate"
+)
+"""Metrics that others report in percent: a limit of 1 would let everything pass."""
+
 FAMILIES: tuple[str, ...] = (
     "perplexity",
     "rouge",

@@ -96,7 +96,11 @@ def lines(series: Mapping[str, Sequence[tuple[float, float]]], *, x_label: str, 
         figure = Figure(figsize=(WIDTH, 2.6), layout="constrained")
         axes = figure.subplots()
         for number, (name, values) in enumerate(series.items()):
-            axes.plot(*zip(*values, strict=True), color=SERIES[number % len(SERIES)], linewidth=1.6, label=name)
+            marker = "o" if len(values) == 1 else None
+            colour = SERIES[number % len(SERIES)]
+            axes.plot(
+                *zip(*values, strict=True), color=colour, linewidth=1.6, label=name, marker=marker, markersize=4.5
+            )
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(axis="y", color=GRID, linewidth=0.6)
         axes.tick_params(length=0, labelcolor=MUTED)

@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_serial
 
 from ftcli.core.config import nearest
 from ftcli.metrics.expressions import Expression, parse_expression
-from ftcli.metrics.names import METRICS
+from ftcli.metrics.names import FROM_0_TO_1, METRICS
 
 Mode = Literal["proven", "non-inferior", "point"]
 LIMITS = ("max_drop", "max_ratio", "max", "min")
@@ -85,6 +85,13 @@ class Rule(BaseModel):
             _check_metric(name)
         return name
 
+    @model_validator(mode="before")
+    @classmethod
+    def _mapping(cls, value: Any) -> Any:
+        if not isinstance(value, dict | Rule):
+            raise ValueError(f"a rule is a mapping such as {{metric: rougeL, max_drop: 0.01}}, not {value!r}")
+        return value
+
     @model_validator(mode="after")
     def _one_thing(self) -> Rule:
         if bool(self.metric) == bool(self.expr):
@@ -111,7 +118,7 @@ class Rule(BaseModel):
         if metric.higher_is_better is None and not self.is_absolute:
             raise ValueError(f"neither direction of {self.metric} is worse by itself: give max or min, or an expr")
         limit = self.limit
-        if metric.is_share and limit and limit[0] != "max_ratio" and not 0 <= limit[1] <= 1:
+        if self.metric in FROM_0_TO_1 and limit and limit[0] != "max_ratio" and not 0 <= limit[1] <= 1:
             raise ValueError(f"{limit[0]} {limit[1]:g}: {self.metric} is a share from 0 to 1, so 5 % is 0.05")
 
     @model_serializer

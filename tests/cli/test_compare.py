@@ -124,7 +124,7 @@ def test_only_rows_of_both_count(tmp_path: Path) -> None:
         (["--gate", "{metric: rougeLL}"], "did you mean rougeL"),
         (["--gate-mode", "sure"], "--gate-mode: input should be"),
         (["--fail-if", "rougeL.delta <"], "--fail-if: "),
-        (["--gate", "xyz"], "--gate.0: input should be"),
+        (["--gate", "xyz"], "--gate.0: a rule is a mapping"),
         (["--confidence", "2"], "confidence"),
     ],
 )

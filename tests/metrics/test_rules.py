@@ -31,6 +31,8 @@ class GateConfig(StageConfig):
         ({"metric": "rougeL", "max": 0.1, "min": 0}, "max and min are two limits: write two rules"),
         ({"metric": "hit_max_rate", "max": 5}, "hit_max_rate is a share from 0 to 1, so 5 % is 0.05"),
         ({"metric": "exact_match", "max_drop": 2}, "max_drop 2: exact_match is a share from 0 to 1"),
+        ({"metric": "rougeL", "max_drop": 5}, "max_drop 5: rougeL is a share from 0 to 1"),
+        ({"metric": "repetition_rate", "max": 10}, "max 10: repetition_rate is a share from 0 to 1"),
         ({"metric": "mean_length"}, "neither direction of mean_length is worse by itself: give max or min"),
         ({"metric": "mean_length", "max_ratio": 2}, "neither direction of mean_length is worse by itself"),
         (
@@ -147,7 +149,7 @@ def test_rules_are_settings_that_go_through_json_and_count_in_the_fingerprint() 
             "did you mean proven?",
             (1, "mode"),
         ),
-        ("rougeL", "gate.1: input should be a valid dictionary or instance of Rule, got 'rougeL'", "", (1,)),
+        ("rougeL", "gate.1: a rule is a mapping such as {metric: rougeL, max_drop: 0.01}, not 'rougeL'", "", (1,)),
     ],
 )
 def test_a_problem_inside_a_rule_names_the_rule_and_its_key(
@@ -183,10 +185,13 @@ def test_a_flag_takes_one_rule_a_list_of_rules_or_several_flags() -> None:
         ("{metric: rougeL, max_dorp: 1}", "--gate.0: unknown key max_dorp"),
         (
             "{metric: rougeL, max: 1, max: 2}",
-            "--gate.0: input should be a valid dictionary or instance of Rule, got '{metric",
+            "--gate.0: a rule is a mapping such as {metric: rougeL, max_drop: 0.01}, not '{metric",
         ),
-        ("{metric: rougeL", "--gate.0: input should be a valid dictionary or instance of Rule, got '{metric: rougeL'"),
-        ("rougeL", "--gate.0: input should be a valid dictionary or instance of Rule, got 'rougeL'"),
+        (
+            "{metric: rougeL",
+            "--gate.0: a rule is a mapping such as {metric: rougeL, max_drop: 0.01}, not '{metric: rougeL'",
+        ),
+        ("rougeL", "--gate.0: a rule is a mapping such as {metric: rougeL, max_drop: 0.01}, not 'rougeL'"),
     ],
 )
 def test_a_flag_that_is_no_rule_is_named(text: str, message: str) -> None:

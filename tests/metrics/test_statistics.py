@@ -119,6 +119,7 @@ def test_one_example_tells_nothing_about_spread():
     assert found.delta == pytest.approx(0.7)
     assert all(math.isnan(value) for value in (found.se, found.low, found.high, found.p))
     assert all(math.isnan(value) for value in (*interval(mean_of([0.2])), standard_error(mean_of([0.2]))))
+    assert math.isnan(standard_error(mean_of([])))
 
 
 def test_different_numbers_of_examples_cannot_be_paired():

@@ -15,6 +15,7 @@ RECIPES = sorted(ROOT.rglob("*.yaml"))
 
 def test_the_sweep_sees_every_recipe() -> None:
     assert [path.relative_to(ROOT).as_posix() for path in RECIPES] == [
+        "ci-gate.yaml",
         "ppo-function-reward.yaml",
         "quickstart.yaml",
         "rlhf.yaml",

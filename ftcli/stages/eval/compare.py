@@ -14,7 +14,7 @@ from ftcli.metrics.rules import Rule
 from ftcli.metrics.verdicts import Verdict
 from ftcli.stages.eval.config import EvalConfig
 from ftcli.stages.eval.results import Json, compared, described_models, drawing_of, listed
-from ftcli.stages.eval.summary import WIDTH, blocks
+from ftcli.stages.eval.summary import WIDTH, blocks, undecided
 from ftcli.stages.eval.tables import short_table
 
 EARLIER = "A:{}"
@@ -56,13 +56,18 @@ def comparison_text(result: Json) -> str:
     for earlier, later in result["pairs"]:
         one = _as_evaluation(result, earlier, later)
         lines += ["", *blocks(short_table(one))]
-    note = f"Changes with their {result['settings']['confidence']:.0%} interval on the rows of both. MDE: the smallest change "
-    lines += ["", *textwrap.wrap(f"{note}found 4 times in 5. --json has every metric.", WIDTH)]
+        lines += undecided(one)
+    note = (
+        "Values are of all rows of a side, changes of the rows that both have, "
+        f"with their {result['settings']['confidence']:.0%} interval. MDE: the smallest change found 4 times in 5. "
+        "--json has every metric."
+    )
+    lines += ["", *textwrap.wrap(note, WIDTH)]
     if result["gate"]:
-        lines += [
-            "",
-            *(f"{one['status']}: {one['model']}: {one['text']}: {one['message']}" for one in result["gate"]["results"]),
+        told = [
+            f"{one['status']}: {one['model']}: {one['text']}: {one['message']}" for one in result["gate"]["results"]
         ]
+        lines += ["", *(line for text in told for line in textwrap.wrap(text, WIDTH, subsequent_indent="  "))]
         lines.append(result["gate"]["headline"])
     return "\n".join(lines)
 

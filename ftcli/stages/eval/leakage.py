@@ -115,9 +115,11 @@ def check_leakage(
             "or set allow_leak to go on all the same",
         )
     if leakage.touched:
+        rest = len(rows) - len(leakage.touched)
+        clean = f"figures are also given for the other {rest}" if rest else "no other row is left to measure"
         note(
             f"leakage: {len(leakage.exact)} of {len(rows)} rows have a {what} that was trained on, {len(leakage.near)} are "
-            "nearly in the training data; figures are also given without them"
+            f"nearly in the training data; {clean}"
         )
     for text in unknown:
         note(f"leakage not checked: {text}")

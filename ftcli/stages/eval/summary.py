@@ -12,6 +12,8 @@ from ftcli.stages.eval.tables import amount, compared_models, comparison, counts
 
 WIDTH = 110
 CELL = 44
+NAMED = 3
+"""Metrics that are named where a reason holds for many."""
 
 Json = Mapping[str, Any]
 
@@ -22,7 +24,7 @@ def summary_text(result: Json, samples: Sequence[Json], shown: int = 2) -> str:
     lines = [*_leakage(result), *blocks(short_table(result)), "", *textwrap.wrap(legend(result), WIDTH)]
     for record in answered[:shown]:
         lines += ["", *_sample(record)]
-    return "\n".join([*lines, "", *_counted(result), *_gate(result)]).rstrip("\n") + "\n"
+    return "\n".join([*lines, "", *_counted(result), *undecided(result), *_gate(result)]).rstrip("\n") + "\n"
 
 
 def blocks(table: Sequence[Sequence[str]]) -> list[str]:
@@ -73,6 +75,19 @@ def _counted(result: Json) -> Iterator[str]:
             for name, names in found.items()
         ]
         yield from textwrap.wrap(f"{visible(model)}: {', '.join(words)}", WIDTH, subsequent_indent="  ")
+
+
+def undecided(result: Json) -> Iterator[str]:
+    """Why metrics could not be compared, each reason once with the metrics that it is about."""
+    for model in compared_models(result):
+        why: dict[str, list[str]] = {}
+        for name in counts(result, model).get("not evaluable", ()):
+            if entry := comparison(result, model, name):
+                why.setdefault(entry["reason"], []).append(name)
+        for reason, names in why.items():
+            more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+            text = f"not evaluable: {visible(model)}: {', '.join(names[:NAMED])}{more}: {visible(reason)}"
+            yield from textwrap.wrap(text, WIDTH, subsequent_indent="  ")
 
 
 def _gate(result: Json) -> Iterator[str]:

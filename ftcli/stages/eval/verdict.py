@@ -77,7 +77,8 @@ def power(result: Json) -> list[dict[str, Any]]:
     found = []
     for name in headline(result):
         entries = [one for label in compared_models(result) if (one := comparison(result, label, name))]
-        seen = [one for one in entries if detectable(one, result["metrics"][name]) != NONE]
+        told = [one for one in entries if one["status"] != "not evaluable"]  # an unfit judge detects nothing
+        seen = [one for one in told if detectable(one, result["metrics"][name]) != NONE]
         if seen:
             found.append({"name": name, "title": result["metrics"][name]["title"], **_words(result, name, seen)})
     return found

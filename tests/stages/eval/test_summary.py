@@ -42,6 +42,25 @@ def test_rules_that_did_not_pass_stand_before_the_verdict_and_those_that_did_not
     assert "rougeL max_drop 0.01" not in text
 
 
+def test_a_rule_about_no_model_and_a_comparison_that_means_nothing_say_why():
+    result = small_result()
+    for entry in result["comparisons"]:
+        entry |= {"status": "not evaluable", "reason": "one row only"}
+    rule = {
+        "status": "not evaluable",
+        "severity": "hard",
+        "model": "",
+        "text": "general.nl max 1",
+        "message": "not measured",
+    }
+    result["gate"] = {"results": [rule], "headline": "GATE NOT EVALUABLE"}
+    lines = summary_text(result, []).splitlines()
+    assert lines[-1] == "GATE NOT EVALUABLE"
+    assert lines[-2] == "not evaluable: general.nl max 1: not measured"
+    names = [entry["metric"] for entry in result["comparisons"]]
+    assert f"not evaluable: lora: {', '.join(names[:3])} and {len(names) - 3} more: one row only" in lines
+
+
 def test_without_gate_and_leakage_check_neither_is_mentioned():
     text = summary_text(small_result(), small_samples())
     assert "GATE" not in text

@@ -76,6 +76,14 @@ def test_what_can_be_seen_is_said_for_each_headline_metric():
     assert "judge.llm" not in found  # nothing of it could be evaluated
 
 
+def test_what_means_nothing_is_said_to_detect_nothing_however_little_it_varies():
+    result = rich_result()
+    for one in result["comparisons"]:
+        if one["metric"] == "rougeL":
+            one["status"] = "not evaluable"
+    assert "rougeL" not in {one["name"] for one in power(result)}
+
+
 def test_rows_that_show_the_margin_are_enough():
     result = rich_result()
     for one in result["comparisons"]:
