@@ -61,17 +61,19 @@ def run_stage(
     *,
     sink: Sink = lambda event: None,
     stop: Stop | None = None,
+    desk: Path | None = None,
     **settings: Any,
 ) -> Context[Any]:
     """Run ``stage`` in ``folder/out`` with ``folder/scratch``, in this process; return its context.
 
-    Running again with the same folder resumes from what scratch holds, as a worker does after a crash. ``sink`` hears its events.
+    Running again with the same folder resumes from what scratch holds, as a worker does after a crash. ``sink`` hears its events;
+    ``desk`` is where people are asked.
     """
     config: StageConfig = stage.config(**settings)
     out, scratch = folder / "out", folder / "scratch"
     out.mkdir(parents=True, exist_ok=True)
     scratch.mkdir(parents=True, exist_ok=True)
     many = {name: item if isinstance(item, tuple) else (item,) for name, item in inputs.items()}
-    context = Context(config, many, out, scratch, Events(scratch, sink), stop or Stop())
+    context = Context(config, many, out, scratch, Events(scratch, sink), stop or Stop(), desk=desk)
     stage.run(context)
     return context

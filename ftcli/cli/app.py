@@ -22,6 +22,8 @@ PIPELINE: dict[str, tuple[str, str]] = {
     "inspect-mask": ("ftcli.cli.inspect_mask:inspect_mask", "Show which tokens are trained on; check the template."),
     "diff": ("ftcli.cli.diff:diff", "Compare two results of prep: settings, counts, rows."),
     "compare": ("ftcli.cli.compare:compare", "Compare two results of eval; no model is loaded."),
+    "serve": ("ftcli.cli.serve:serve", "Open the desk where people judge answers and rows."),
+    "votes": ("ftcli.cli.votes:votes", "Export or import what people judged; sheets for people offline."),
     "chat": ("ftcli.cli.chat:chat", "Talk to a model, or to two side by side."),
 }
 
@@ -83,7 +85,7 @@ def root(
 
 def main() -> None:
     """Entry point. A user's mistake is one message and an exit code; anything else keeps its traceback."""
-    from ftcli.core.errors import DISK_ERRORS, INTERRUPTED, DiskError, FtcliError, Stopped
+    from ftcli.core.errors import DISK_ERRORS, INTERRUPTED, DiskError, FtcliError, NeedsHuman, Stopped
 
     try:
         try:
@@ -95,7 +97,7 @@ def main() -> None:
             print("interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
         raise
     except FtcliError as error:
-        print(f"{'' if isinstance(error, Stopped) else 'error: '}{error.message}", file=sys.stderr)
+        print(f"{'' if isinstance(error, Stopped | NeedsHuman) else 'error: '}{error.message}", file=sys.stderr)
         if error.hint:
             print(f"hint: {error.hint}", file=sys.stderr)
         sys.exit(error.exit_code)

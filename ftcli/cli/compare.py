@@ -73,8 +73,7 @@ def compare(
     result, verdict = compare_results(figures_file(a), figures_file(b), models or [], config)
     print(json.dumps(result, indent=2) if as_json else comparison_text(result))
     if verdict is not None and verdict.exit_code:
-        fact = verdict.fact()
-        raise BY_EXIT_CODE[verdict.exit_code](fact["message"], fact["hint"])
+        raise BY_EXIT_CODE[verdict.exit_code](verdict.fact()["message"])  # its hint is about eval's report
 
 
 def figures_file(path: Path) -> Path:

@@ -20,7 +20,7 @@ from ftcli.launch.warm import WarmWorkers
 from ftcli.pipeline import lineage as lineage_of
 from ftcli.pipeline.plan import Forecast, describe, forecast, run_recipe
 from ftcli.pipeline.recipe import Recipe, read_recipe
-from ftcli.pipeline.runner import Launcher
+from ftcli.pipeline.runner import Launcher, waits_for_people
 
 WIDE = 60
 """Characters of a setting beyond which its origin just follows, and does not push those of the others away."""
@@ -125,10 +125,14 @@ def status(run: ExistingRun = Path("runs/default"), as_json: AsJson = False) -> 
     done = directory.all_latest()
     if as_json:
         pending = {name: str(path) for name, path in directory.pending().items()}
-        print(json.dumps({"done": [result_json(item) for item in done], "pending": pending}, indent=2))
+        waiting = [name for name, path in directory.pending().items() if waits_for_people(path)]
+        value = {"done": [result_json(item) for item in done], "pending": pending, "waiting": waiting}
+        print(json.dumps(value, indent=2))
         return
     rows = [_status_row(item) for item in done]
-    rows += [[name.rpartition("-")[0], "unfinished", "", "", f".work/{name}"] for name in directory.pending()]
+    for name, path in directory.pending().items():
+        state = "waits for people" if waits_for_people(path) else "unfinished"
+        rows.append([name.rpartition("-")[0], state, "", "", f".work/{name}"])
     print_table(["stage", "ended", "seconds", "size", "path"], rows)
 
 

@@ -34,6 +34,12 @@ class UsageError(FtcliError):
     exit_code = 2
 
 
+class NeedsHuman(FtcliError):
+    """People have to judge first; the stage keeps its work, and the same command goes on once they have."""
+
+    exit_code = 3
+
+
 class Busy(FtcliError):
     """Another process is working on the same stage of the same run directory."""
 
@@ -93,6 +99,7 @@ BY_EXIT_CODE: dict[int, type[FtcliError]] = {
     for cls in (
         StageFailed,
         UsageError,
+        NeedsHuman,
         Busy,
         GateFailed,
         GateNotEvaluable,

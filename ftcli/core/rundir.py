@@ -4,6 +4,7 @@
     <run>/stages/<id>/<fp12>/         published: declared outputs, metrics.jsonl, log.txt, sealed by stage.json
     <run>/stages/<id>/latest          link to the newest
     <run>/.work/<id>-<fp12>/          out/ being written, scratch/ with checkpoints; dropped once that is published
+    <run>/human/desk.sqlite           questions to people and their answers, only appended to (`ftcli.human.store`)
     <run>/.work/<id>.lock             held with flock, so the kernel drops it when its holder dies
 
 A reader sees a whole published output or none: the folder appears by one rename, after everything in it is on disk.
@@ -16,6 +17,7 @@ import hashlib
 import json
 import os
 import re
+import shlex
 import shutil
 import socket
 from collections.abc import Callable, Iterator, Mapping
@@ -31,6 +33,12 @@ from ftcli.core.errors import Busy, Corrupt, UsageError, disk_errors
 SCHEMA = 1
 MANIFEST = "stage.json"
 FP12 = re.compile(r"[0-9a-f]{12}")
+
+
+def serve_command(desk: Path) -> str:
+    """What opens the desk of a run to people: the hint of a stage that waits for them."""
+    run, here = desk.parents[1], Path.cwd()
+    return f"ftcli serve --run {shlex.quote(str(run.relative_to(here) if run.is_relative_to(here) else run))}"
 
 
 def now() -> str:
@@ -99,6 +107,7 @@ class RunDir:
             raise UsageError(f"{root}: a run directory is needed, {existing} is a file", "name another with --run")
         self._stages = self.root / "stages"
         self._work = self.root / ".work"
+        self.desk = self.root / "human" / "desk.sqlite"
 
     # ---- reading
 

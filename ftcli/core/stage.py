@@ -117,6 +117,9 @@ class Context(Generic[C_co]):
     """Which of the processes that share the work this is. Only what rank 0 writes to ``out`` is published, and only its
     events are heard; the others have their own ``out`` and ``scratch``, which nobody reads."""
     world_size: int = 1
+    desk: Path | None = None
+    """The run's ``human/desk.sqlite``, where stages that need people put their questions and find the answers
+    (`ftcli.human.store`); None outside a run directory. The file need not be there yet."""
 
     @property
     def shared_scratch(self) -> Path:

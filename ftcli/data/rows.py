@@ -95,7 +95,7 @@ def read_split(folder: Path, split: str, *wanted: RowType, limit: int | None = N
         row = next(found, None)
         if row is None:
             break
-        rows.append(_checked(f"{path}:{len(rows) + 1}", row, wanted))
+        rows.append(checked_row(f"{path}:{len(rows) + 1}", row, *wanted))
     return rows
 
 
@@ -104,15 +104,16 @@ def stream_rows(path: Path) -> Iterator[Row]:
     return read_jsonl(path) if path.suffix == ".jsonl" else _read_parquet(path)
 
 
-def _checked(place: str, row: Row, wanted: tuple[RowType, ...]) -> Row:
+def checked_row(place: str, row: Row, *wanted: RowType, hint: str = RUN_PREP) -> Row:
+    """``row`` if it is a canonical row of one of the ``wanted`` types. Raises `BadData` that names ``place`` if not."""
     found = row_type(row) if isinstance(row, dict) else None  # any JSON may stand there
     if found not in wanted:
         names = " or ".join(wanted)
         have = f"a {found} row" if found else "no known row type"
-        raise BadData(f"{place}: {have}, {names} needed", RUN_PREP)
+        raise BadData(f"{place}: {have}, {names} needed", hint)
     problem = _problem(row, found)
     if problem:
-        raise BadData(f"{place}: {problem}", RUN_PREP)
+        raise BadData(f"{place}: {problem}", hint)
     return row
 
 

@@ -24,17 +24,23 @@ FEW_ROWS = 50
 
 @dataclass(frozen=True, slots=True)
 class Split:
-    """Where each row goes: ``part`` [n] counts in `SPLITS`. ``rows`` and ``groups`` by split; shares are of all rows."""
+    """Where each row goes: ``part`` [n] counts in `SPLITS`. ``rows`` and ``groups`` by split; shares are of the rows that could go
+    to any split, which the ``bound`` ones, all in train, could not."""
 
     part: NDArray[np.int8]
     rows: dict[str, int]
     groups: dict[str, int]
     wanted: dict[str, float]
     largest_group: int
+    bound: int = 0
 
     @property
     def shares(self) -> dict[str, float]:
-        return {split: count / max(len(self.part), 1) for split, count in self.rows.items()}
+        free = len(self.part) - self.bound
+        if self.bound and not free:
+            return dict(self.wanted)  # nothing was missed that could be had
+        counts = {split: count - (self.bound if split == SPLITS[0] else 0) for split, count in self.rows.items()}
+        return {split: count / max(free, 1) for split, count in counts.items()}
 
     @property
     def warnings(self) -> list[str]:
@@ -80,6 +86,7 @@ def split_groups(
     shares: Mapping[str, float],
     seed: int,
     strata: NDArray[Any] | None = None,
+    bound: NDArray[np.bool_] | None = None,
 ) -> Split:
     """Assign rows to splits; rows of one group [n] are never in two.
 
@@ -90,25 +97,46 @@ def split_groups(
     large for the split drawn goes to train. Few groups, or ``strata`` [n] whose values every split shall have in equal
     shares: the largest first, each to the split that lacks most of its stratum's rows, and what a stratum leaves lacking
     passes to the next one. A group's stratum is the one most of its rows have.
+
+    Groups with a row that is ``bound`` [n] go to train, and the shares are of the rows of the others: which of these are held out
+    does not depend on them.
     """
     _, group, sizes = np.unique(groups, return_inverse=True, return_counts=True)
     lowest = np.full(len(sizes), np.iinfo(np.uint64).max, dtype=np.uint64)
     np.minimum.at(lowest, group, keys)
     drawn = draws(seed, "split", hexadecimal(lowest[:, None], 16))
     wanted = np.array([shares[split] for split in SPLITS])
-    if len(sizes) >= FEW_GROUPS and strata is None:
-        part = _cut(sizes, drawn, wanted)
-    else:
-        stratum = np.zeros(len(sizes), dtype=np.int64) if strata is None else _strata(group, strata, len(sizes))
-        ranked = np.lexsort((lowest, drawn, -sizes))
-        part = _fill_empty(_most_lacking(sizes, ranked, stratum, wanted), ranked, wanted)
+    is_free = np.ones(len(sizes), dtype=bool)
+    if bound is not None:
+        is_free[group[bound]] = False
+    part = np.zeros(len(sizes), dtype=np.int8)
+    stratum = np.zeros(len(sizes), dtype=np.int64) if strata is None else _strata(group, strata, len(sizes))
+    free = sizes[is_free], drawn[is_free], lowest[is_free], stratum[is_free]
+    part[is_free] = _assigned(*free, wanted, is_stratified=strata is not None)
     return Split(
         part[group],
         dict(zip(SPLITS, np.bincount(part[group], minlength=len(SPLITS)).tolist(), strict=True)),
         dict(zip(SPLITS, np.bincount(part, minlength=len(SPLITS)).tolist(), strict=True)),
         dict(shares),
         int(sizes.max(initial=0)),
+        int(sizes[~is_free].sum()),
     )
+
+
+def _assigned(
+    sizes: NDArray[np.int64],
+    drawn: NDArray[np.float64],
+    lowest: NDArray[np.uint64],
+    stratum: NDArray[np.int64],
+    wanted: NDArray[np.float64],
+    *,
+    is_stratified: bool,
+) -> NDArray[np.int8]:
+    """The split of each group."""
+    if len(sizes) >= FEW_GROUPS and not is_stratified:
+        return _cut(sizes, drawn, wanted)
+    ranked = np.lexsort((lowest, drawn, -sizes))
+    return _fill_empty(_most_lacking(sizes, ranked, stratum, wanted), ranked, wanted)
 
 
 def _cut(sizes: NDArray[np.int64], drawn: NDArray[np.float64], wanted: NDArray[np.float64]) -> NDArray[np.int8]:

@@ -27,6 +27,8 @@ class Job:
     out: Path
     scratch: Path
     processes: int = 1
+    desk: Path | None = None
+    """The run's human/desk.sqlite."""
 
     def stage(self) -> Stage[Any]:
         return load_stage(self.target)
@@ -53,6 +55,7 @@ class Job:
             "out": str(self.out),
             "scratch": str(self.scratch),
             "processes": self.processes,
+            "desk": str(self.desk) if self.desk else None,
         }
         path.write_text(json.dumps(value, indent=2), encoding="utf-8")
         return path
@@ -62,7 +65,8 @@ class Job:
         value = json.loads(path.read_text(encoding="utf-8"))
         inputs = {name: tuple(Artifact.from_json(item) for item in items) for name, items in value["inputs"].items()}
         folders = Path(value["out"]), Path(value["scratch"])
-        return cls(value["target"], value["config"], inputs, *folders, value["processes"])
+        desk = Path(value["desk"]) if value["desk"] else None
+        return cls(value["target"], value["config"], inputs, *folders, value["processes"], desk)
 
 
 @dataclass(frozen=True)

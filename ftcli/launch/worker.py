@@ -43,7 +43,8 @@ def run_job(job: Job, sink: Sink, stop: Stop | None = None, rank: int = 0) -> Re
     try:
         stage = job.stage()
         config = stage.config.model_validate(dict(job.config))
-        stage.run(Context(config, job.inputs, job.out, job.scratch, events, stop or Stop(), rank, job.processes))
+        shared = stop or Stop(), rank, job.processes
+        stage.run(Context(config, job.inputs, job.out, job.scratch, events, *shared, job.desk))
         result = Result(0, facts={**events.summary, **_resources(started), "perf/processes": job.processes})
     except KeyboardInterrupt:
         raise

@@ -14,11 +14,12 @@ import subprocess
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import ftcli
 from ftcli.core.config import StageConfig
-from ftcli.core.errors import Busy, OutOfMemory, StageFailed, disk_errors
+from ftcli.core.errors import Busy, NeedsHuman, OutOfMemory, StageFailed, disk_errors
 from ftcli.core.events import Sink
 from ftcli.core.fingerprint import fingerprint, fingerprint_parts
 from ftcli.core.rundir import Published, RunDir, Work, now
@@ -67,9 +68,17 @@ def decide(task: Task, run: RunDir, *, force: bool = False) -> Decision:
             return Decision(True, f"its output is damaged: {damage[0]}")
         return Decision(True, "forced") if force else Decision(False, "cached", earlier)
     latest = run.latest(task.id)
-    resumes = f"{task.id}-{task.fp12()}" in run.pending()
-    reason = "interrupted earlier: goes on" if resumes else _what_changed(task, latest)
-    return Decision(True, reason)
+    work = run.pending().get(f"{task.id}-{task.fp12()}")
+    if work is None:
+        return Decision(True, _what_changed(task, latest))
+    waits = waits_for_people(work)
+    return Decision(True, "waited for people: looks again" if waits else "interrupted earlier: goes on")
+
+
+def waits_for_people(work: Path) -> bool:
+    """Whether the stage that works in the folder ``work`` ended with `NeedsHuman`."""
+    left = Result.read(Work(work).scratch)
+    return left is not None and left.exit_code == NeedsHuman.exit_code
 
 
 def _what_changed(task: Task, latest: Published | None) -> str:
@@ -187,7 +196,7 @@ def _launch(
     while True:
         work = run.begin(task.id, fp12)
         settings = config.model_dump(mode="json")
-        job = Job(task.target, settings, task.inputs, work.out, work.scratch, task.processes)
+        job = Job(task.target, settings, task.inputs, work.out, work.scratch, task.processes, run.desk)
         result = launch(job, sink)
         if result.exit_code != OutOfMemory.exit_code or task.stage.leaner is None:
             return work, result

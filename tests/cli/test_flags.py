@@ -86,6 +86,8 @@ SPECIAL: dict[str, tuple[list[str], Any]] = {
     "gate": (["{metric: rougeL, max_drop: 0.01}"], [{"metric": "rougeL", "max_drop": 0.01}]),
     "fail_if": (["rougeL.delta < -0.01"], ["rougeL.delta < -0.01"]),
     "stride": (["256"], 256),
+    "splits": (["test"], ["test"]),
+    "attributes": (["{topic: [files, lists]}"], {"topic": ["files", "lists"]}),
 }
 """Fields whose value must be one of few, or fit another field's default."""
 BEST = {"early_stopping_patience", "load_best_model_at_end", "lr_scheduler_kwargs"}
@@ -95,8 +97,11 @@ ALONE = {
     "lora": BEST,
     "qlora": {*BEST, "init_lora_weights"},
     "export": {"gguf_type"},
+    "review": {"mode", "sample_size"},
+    "rank": {"margin"},
+    "synth": {"depth", "teacher_url", "teacher_model"},
     "ppo": {"rollout_is_cap"},
-    "eval": {"judge_url", "judge_model"},
+    "eval": {"judge_url", "judge_model", "lm_eval_chat", "lm_eval_shots", "lm_eval_limit"},
 }
 """Fields that another field must go with."""
 

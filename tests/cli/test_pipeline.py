@@ -122,6 +122,30 @@ def test_status_shows_what_is_done_and_what_is_not(recipe: Path, run: Path) -> N
     assert [Path(path).is_dir() for path in value["pending"].values()] == [True]
 
 
+def test_a_recipe_waits_for_people_with_code_3_and_goes_on_when_they_have_answered(tmp_path: Path) -> None:
+    recipe, run = tmp_path / "people.yaml", tmp_path / "run"
+    recipe.write_text("name: people\nstages:\n  - use: make\n  - use: ask\n  - {use: make, id: after}\n")
+    called = run_it(recipe, run)
+    assert called.code == 3
+    assert called.err.splitlines()[-3:] == [
+        "ask: run (first time)",
+        "ask: 0 of 2 answers",
+        f"hint: ftcli serve --run {run}",
+    ]
+    rows = [line.split("  ") for line in ftcli("status", "--run", run).out.splitlines()[1:]]
+    assert [(row[0], "waits for people" in row) for row in rows] == [("make", False), ("ask", True)]
+    value = json.loads(ftcli("status", "--run", run, "--json").out)
+    assert value["waiting"] == list(value["pending"])
+    (run / "human").mkdir()
+    (run / "human" / "desk.sqlite").write_text("yes\nno\n")
+    called = run_it(recipe, run)
+    assert (called.code, called.err.splitlines()[:2]) == (
+        0,
+        ["make: cached", "ask: run (waited for people: looks again)"],
+    )
+    assert "unfinished" not in ftcli("status", "--run", run).out
+
+
 def test_lineage_as_tree_and_as_json(run: Path) -> None:
     lines = ftcli("lineage", "--run", run).out.splitlines()
     assert lines[0].startswith("join  ")

@@ -13,6 +13,7 @@ def test_exit_codes_are_those_that_are_documented() -> None:
     documented = {
         "StageFailed": 1,
         "UsageError": 2,
+        "NeedsHuman": 3,
         "Busy": 5,
         "GateFailed": 6,
         "GateNotEvaluable": 7,

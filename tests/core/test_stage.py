@@ -28,6 +28,7 @@ def test_a_context_gives_inputs_and_makes_outputs(tmp_path: Path) -> None:
     assert context.many("other") == ()
     assert context.output("model") == tmp_path / "out" / "model"
     assert context.output("model").is_dir()
+    assert context.desk is None
 
 
 def test_an_input_and_a_setting_may_not_share_a_name() -> None:

@@ -187,3 +187,39 @@ def test_draws_are_even() -> None:
     drawn = np.sort(draws(3, "split", map(str, range(10_000))))
     distance = np.abs(drawn - np.arange(10_000) / 10_000).max()
     assert distance * 100 < 1.95
+
+
+def test_groups_with_a_bound_row_go_to_train_and_decide_nothing_for_the_others() -> None:
+    for count in (200, 3000):  # few groups are dealt out, many are cut by hash
+        groups = np.arange(count)
+        keys = np.random.default_rng(1).integers(0, 2**63, count).astype(np.uint64)
+        shares = {"train": 0.8, "validation": 0.1, "test": 0.1}
+        alone = split_groups(groups, keys, shares, seed=3)
+        more = np.random.default_rng(2).integers(0, 2**63, count).astype(np.uint64)
+        bound = np.arange(2 * count) >= count
+        both = split_groups(np.arange(2 * count), np.concatenate([keys, more]), shares, 3, None, bound)
+        assert (both.part[count:] == 0).all()
+        assert (both.part[:count] == alone.part).all()
+        assert both.shares == pytest.approx(alone.shares)
+        assert both.bound == count
+
+
+def test_a_bound_row_takes_its_group_along() -> None:
+    groups = np.array([0, 0, 0, 3, 4, 5])
+    parts = split_groups(
+        groups, np.arange(6, dtype=np.uint64), {"train": 0.0, "validation": 0.5, "test": 0.5}, 1, None, groups * 0 == 1
+    )
+    assert 0 not in parts.part
+    bound = np.array([False, True, False, False, False, False])
+    parts = split_groups(
+        groups, np.arange(6, dtype=np.uint64), {"train": 0.0, "validation": 0.5, "test": 0.5}, 1, None, bound
+    )
+    assert parts.part.tolist()[:3] == [0, 0, 0]
+    assert 0 not in parts.part[3:]
+
+
+def test_rows_that_are_all_bound_are_no_share_that_was_missed() -> None:
+    shares = {"train": 0.8, "validation": 0.1, "test": 0.1}
+    parts = split_groups(np.arange(60), np.arange(60, dtype=np.uint64), shares, 1, None, np.ones(60, bool))
+    assert parts.rows == {"train": 60, "validation": 0, "test": 0}
+    assert not [warning for warning in parts.warnings if "were wanted" in warning]

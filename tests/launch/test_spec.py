@@ -13,7 +13,9 @@ from tests.pipeline.toy import MAKE
 
 def job(folder: Path) -> Job:
     item = Artifact(Kind.DATA, "x", folder / "ü y", "sha256:1", "label")
-    return Job("tests.pipeline.toy:MAKE", {"text": "ü"}, {"data": (item,)}, folder / "out", folder)
+    return Job(
+        "tests.pipeline.toy:MAKE", {"text": "ü"}, {"data": (item,)}, folder / "out", folder, 1, folder / "desk.sqlite"
+    )
 
 
 def test_a_job_survives_its_file(tmp_path: Path) -> None:

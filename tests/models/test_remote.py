@@ -304,3 +304,12 @@ def test_a_failure_ends_what_waits_for_its_next_attempt(monkeypatch: pytest.Monk
     with serving(answer) as fake, pytest.raises(UsageError, match="401"):
         chat_of(fake, wait_s=3600.0).replies(prompts)
     assert len(fake.bodies) == 2
+
+
+@pytest.mark.parametrize(
+    ("usage", "tokens"),
+    [({"total_tokens": 7}, 7), ({"total_tokens": "7"}, None), ({}, None), ("7", None), (None, None)],
+)
+def test_tokens_are_what_the_server_counted_or_not_known(usage: Any, tokens: int | None) -> None:
+    with serving(lambda body: (200, {**completion("hi")[1], "usage": usage})) as fake:
+        assert chat_of(fake).reply(HELLO).tokens == tokens

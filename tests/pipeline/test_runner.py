@@ -7,14 +7,23 @@ from typing import Any
 
 import pytest
 
-from ftcli.core.errors import BadData, Busy, FtcliError, GateFailed, GateNotEvaluable, OutOfMemory, StageFailed
+from ftcli.core.errors import (
+    BadData,
+    Busy,
+    FtcliError,
+    GateFailed,
+    GateNotEvaluable,
+    NeedsHuman,
+    OutOfMemory,
+    StageFailed,
+)
 from ftcli.core.rundir import Published, RunDir
 from ftcli.core.stage import Artifact, Kind
 from ftcli.launch.inline import run_inline
 from ftcli.launch.spec import Job, Result
 from ftcli.pipeline.resolve import from_published
 from ftcli.pipeline.runner import Decision, Task, decide, execute
-from tests.pipeline.toy import MAKE, join_task, judge_task, long_task, make_task
+from tests.pipeline.toy import MAKE, ask_task, join_task, judge_task, long_task, make_task
 
 
 def run_it(task: Task, run: RunDir, said: list[str] | None = None, **options: Any) -> Published:
@@ -222,6 +231,30 @@ def test_a_verdict_is_raised_after_the_report_is_published_and_again_without_com
     assert told == [run.latest("judge")] * 2
     assert (told[0].output("report") / "summary.txt").read_text() == f"verdict {code}\n"
     assert run.pending() == {}
+
+
+def test_a_stage_that_waits_for_people_keeps_its_work_and_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    run, said = RunDir(Path("a run")), []
+    for _ in range(2):
+        with pytest.raises(NeedsHuman, match="ask: 0 of 2 answers") as caught:
+            run_it(ask_task(), run, said)
+    assert caught.value.hint == "ftcli serve --run 'a run'"
+    assert run.latest("ask") is None
+    run.desk.parent.mkdir()
+    run.desk.write_text("yes\nno\n")
+    assert run_it(ask_task(), run, said).output("report").joinpath("summary.txt").read_text() == "0\n0\n2\n"
+    again = "ask: run (waited for people: looks again)"
+    assert said == ["ask: run (first time)", again, again]
+    assert run.pending() == {}
+
+
+def test_the_desk_of_a_run_elsewhere_is_named_in_full(tmp_path: Path) -> None:
+    with pytest.raises(NeedsHuman) as caught:
+        run_it(ask_task(), RunDir(tmp_path / "run"))
+    assert caught.value.hint == f"ftcli serve --run {tmp_path / 'run'}"
 
 
 def test_a_gate_that_passed_raises_nothing(tmp_path: Path) -> None:

@@ -1,6 +1,6 @@
 """Stages without heavy imports, so that the controller can be tested in milliseconds: ``make`` writes rows step by step and
 can go on from scratch, ``long`` does the same and stops when asked to, ``join`` reads them, ``rate`` takes
-functions or rows, ``judge`` reports the verdict of a gate."""
+functions or rows, ``judge`` reports the verdict of a gate, ``ask`` waits for people."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from ftcli.core.config import ExecOnly, StageConfig
-from ftcli.core.errors import BadData, Stopped, UsageError
+from ftcli.core.errors import BadData, NeedsHuman, Stopped, UsageError
+from ftcli.core.rundir import serve_command
 from ftcli.core.stage import Artifact, Context, Input, Kind, Stage
 from ftcli.data.rows import write_jsonl
 from ftcli.metrics.rules import Rule
@@ -29,6 +30,7 @@ TOY_STAGES = {
     "join": ("tests.pipeline.toy:JOIN", "Read some rows."),
     "rate": ("tests.pipeline.toy:RATE", "Rate some rows."),
     "judge": ("tests.pipeline.toy:JUDGE", "Judge a gate."),
+    "ask": ("tests.pipeline.toy:ASK", "Ask people."),
 }
 
 
@@ -168,6 +170,31 @@ def planned(effect: str) -> str:
 
 
 JUDGE = Stage("judge", JudgeConfig, {}, {"report": Kind.REPORT}, judge, plan=planned)
+
+
+class AskConfig(StageConfig):
+    wanted: int = 2
+    """Answers to wait for."""
+
+
+def ask(ctx: Context[AskConfig]) -> None:
+    """The desk is a file with an answer on each line; the try that saw the first few is told in the report."""
+    assert ctx.desk is not None
+    answers = ctx.desk.read_text().splitlines() if ctx.desk.exists() else []
+    with (ctx.scratch / "tries").open("a") as tries:
+        tries.write(f"{len(answers)}\n")
+    if len(answers) < ctx.config.wanted:
+        raise NeedsHuman(f"ask: {len(answers)} of {ctx.config.wanted} answers", serve_command(ctx.desk))
+    folder = ctx.output("report")
+    (folder / "summary.txt").write_text((ctx.scratch / "tries").read_text())
+    (folder / "report.html").write_text("<p>".join(answers))
+
+
+ASK = Stage("ask", AskConfig, {}, {"report": Kind.REPORT}, ask)
+
+
+def ask_task(**settings: Any) -> Task:
+    return Task("ask", "tests.pipeline.toy:ASK", ASK, AskConfig(**settings), {})
 
 
 def judge_task(**settings: Any) -> Task:

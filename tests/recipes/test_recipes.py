@@ -16,6 +16,7 @@ RECIPES = sorted(ROOT.rglob("*.yaml"))
 def test_the_sweep_sees_every_recipe() -> None:
     assert [path.relative_to(ROOT).as_posix() for path in RECIPES] == [
         "ci-gate.yaml",
+        "human-rlhf.yaml",
         "ppo-function-reward.yaml",
         "quickstart.yaml",
         "rlhf.yaml",

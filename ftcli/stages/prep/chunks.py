@@ -42,6 +42,7 @@ COLUMNS = np.dtype(
         ("turns", "u1"),
         ("tools", "?"),
         ("label", "?"),
+        ("synthetic", "?"),
         ("language", "S3"),
         ("exact", "u8", 2),
         ("content", "u8"),
@@ -57,7 +58,8 @@ COLUMNS = np.dtype(
         ("near", "u4", NEAR_BANDS),
     ]
 )
-"""One row. ``offset`` and ``size`` find its JSON; ``label`` says that its answer is short enough for one; ``exact`` to ``guard``
+"""One row. ``offset`` and ``size`` find its JSON; ``label`` says that its answer is short enough for one,
+``synthetic`` that a model wrote it (`ftcli.data.synthetic.is_synthetic`); ``exact`` to ``guard``
 are digests (`ftcli.data.dedup`), ``group`` and ``stratum`` those of the values of group_by and stratify_by (0 without). Lengths
 are in tokens, or in characters where no model was given, and ``answer_length`` counts what a loss would. ``near`` are keys of
 bands."""

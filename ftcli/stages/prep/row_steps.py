@@ -36,6 +36,7 @@ from ftcli.data.rows import Row, uses_tools
 from ftcli.data.rules import apply_rules
 from ftcli.data.shingles import shingle
 from ftcli.data.sources.open import open_source
+from ftcli.data.synthetic import is_synthetic
 from ftcli.data.texts import answer_text, prompt_text
 from ftcli.stages.prep.chunks import (
     CHUNK_ROWS,
@@ -265,6 +266,7 @@ class RowSteps:
                     min(turns_of(row), 255),
                     uses_tools(row),
                     may_be_label(row),
+                    is_synthetic(meta),
                     code.encode(),
                     split_key(keys.exact),
                     xxhash.xxh3_64_intdigest(content),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,8 @@ from ftcli.data.rows import SPLITS
 from ftcli.data.shingles import Shingles, boilerplate_of, drop, shingle
 from ftcli.data.similar import Pairs
 from ftcli.data.split import split_groups
-from ftcli.stages.prep.chunks import Store
+from ftcli.data.synthetic import seed_ids
+from ftcli.stages.prep.chunks import ID_DIGITS, Store
 from ftcli.stages.prep.config import PrepConfig
 from ftcli.stages.prep.decisions import NEVER, Decisions, Indices, blocks_of
 
@@ -28,6 +30,10 @@ GROUP_BANDS, GROUP_ROWS = 28, 5
 BOILERPLATE_ROWS = 4000
 """Rows whose openings show what all openings share."""
 MISLABEL_SIMILARITY = 0.9
+ROW_ID = re.compile(rf"[0-9a-f]{{{ID_DIGITS}}}(#\d+)?")
+KEY_DIGITS = 16
+"""Hexadecimal digits of the first number of an exact key, with which a row's id begins; an id ends with # and a number where its
+source has a weight."""
 
 
 def split(store: Store, decisions: Decisions, config: PrepConfig, scratch: Path) -> None:
@@ -52,8 +58,9 @@ def split(store: Store, decisions: Decisions, config: PrepConfig, scratch: Path)
     shares |= {"validation": config.validation_share, "test": config.test_share}
     stratum = part["stratum"] if config.stratify_by else None
     checked = np.zeros(len(rows), np.int8)
+    bound = bound_to_train(store, rows)
     while True:
-        parts = split_groups(labels, part["opening"], shares, config.seed, stratum)
+        parts = split_groups(labels, part["opening"], shares, config.seed, stratum, bound)
         # Of two rows that stayed where they were, nothing new can be said.
         leaks = leaking(openings, parts.part, np.flatnonzero(parts.part != checked), config.group_threshold)
         if not len(leaks.left):
@@ -62,6 +69,10 @@ def split(store: Store, decisions: Decisions, config: PrepConfig, scratch: Path)
     decisions.split[rows] = parts.part
     decisions.group[rows] = rows[labels]
     decisions.notes += parts.warnings
+    if parts.bound:
+        decisions.notes.append(
+            f"{parts.bound} rows stay in train: {int(part['synthetic'].sum())} that a model wrote, their seeds, and rows like these"
+        )
     exact = sum(
         len(np.intersect1d(part["opening"][parts.part == one], part["opening"][parts.part == other]))
         for one in range(len(SPLITS))
@@ -79,6 +90,21 @@ def split(store: Store, decisions: Decisions, config: PrepConfig, scratch: Path)
     }
     if exact:
         raise RuntimeError(f"{exact} prompts are in two splits")
+
+
+def bound_to_train(store: Store, rows: Indices) -> NDArray[np.bool_]:
+    """Which of ``rows`` must not be held out: those that a model wrote, and the seeds that they were made from, known by their
+    ids. One beside the other in test and train would be a leak, and what a model wrote measures nothing."""
+    part = store.columns[rows]
+    seeds = {
+        int(name[:KEY_DIGITS], 16)
+        for block in blocks_of(rows[part["synthetic"]])
+        for row in store.rows(block)
+        for name in seed_ids(row["meta"])
+        if ROW_ID.fullmatch(name)
+    }
+    is_bound: NDArray[np.bool_] = part["synthetic"] | np.isin(part["exact"][:, 0], np.array(sorted(seeds), np.uint64))
+    return is_bound
 
 
 def shingled(

@@ -14,8 +14,10 @@ class SampleConfig(StageConfig):
     """Use only the first N prompts of the train split; unset uses all."""
     validation_prompts: int | None = Field(default=None, ge=1)
     """Use only the first N prompts of the validation split; unset uses all."""
+    test_prompts: int = Field(default=0, ge=0)
+    """Also answer the first N prompts of the test split, for people to compare models on; no pairs are made of them."""
     samples_per_prompt: int = Field(default=3, ge=1)
-    """Answers to each prompt (k)."""
+    """Answers of each model to each prompt (k)."""
     max_new_tokens: int = Field(default=128, ge=1)
     """Longest answer, in tokens; an answer cut off there has finish_reason length."""
     temperature: float = Field(default=1.0, gt=0)

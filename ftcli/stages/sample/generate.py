@@ -6,83 +6,109 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
-from ftcli.core.errors import BadData
-from ftcli.core.stage import Context
+from ftcli.core.errors import BadData, UsageError
+from ftcli.core.stage import Artifact, Context
 from ftcli.data.chat import render_prompt, stop_token_ids
 from ftcli.data.rows import Row, RowType, prompt_of, read_split, reference_of, write_jsonl
 from ftcli.models.generate import Generation, generate
 from ftcli.models.load import load_model, load_tokenizer, pick_device, pick_dtype
 from ftcli.stages.sample.config import SampleConfig
 
-SPLITS = ("train", "validation")
+SPLITS = ("train", "validation", "test")
+Answers = dict[str, list[list[Generation]]]
+"""By split, and in the order of its rows: the k answers to each prompt."""
 
 
 @dataclass(frozen=True)
-class Sampled:
-    """One prompt with its k answers, as text and as the decode loop gave them."""
+class Speaker:
+    """A model that answers, with its own tokenizer and chat template. ``key`` sets its random streams apart."""
 
-    row: Row
-    texts: list[str]
-    generations: list[Generation]
+    source: Artifact
+    tokenizer: Any
+    key: str = ""
 
 
 def run(ctx: Context[SampleConfig]) -> None:
-    config = ctx.config
-    source = ctx.one("model")
-    tokenizer = load_tokenizer(source.path)
-    device = pick_device()
-    model = load_model(source, pick_dtype(config.precision, device), device)
-    stop_ids = stop_token_ids(tokenizer, model.generation_config.eos_token_id)
     started = time.monotonic()
+    speakers = _speakers(ctx)
     counts: dict[str, int] = {}
-    folders = {name: ctx.output(name) for name in ("samples", "pairs")}
-    write_jsonl(folders["pairs"] / "test.jsonl", [])
-    records: list[Row] = []
-    for split, limit in zip(SPLITS, (config.train_prompts, config.validation_prompts), strict=True):
-        rows = read_split(
-            ctx.one("data").path, split, RowType.MESSAGES, RowType.PROMPT, RowType.PREFERENCE, limit=limit
-        )
-        prompts = {row["id"]: render_prompt(tokenizer, prompt_of(row), tools=row.get("tools")) for row in rows}
-        kept = [row for row in rows if len(prompts[row["id"]]) <= config.max_prompt_length]
-        _add(counts, too_long_prompts=len(rows) - len(kept), prompts=len(kept))
-        sampled = _sample(ctx, split, model, tokenizer, kept, prompts, stop_ids)
-        records += [_record(split, item) for item in sampled]
-        pairs = [pair for item in sampled for pair in make_pairs(item.row, item.texts, counts)]
-        _add(counts, pairs=write_jsonl(folders["pairs"] / f"{split}.jsonl", pairs))
-    if not records:
+    rows = {split: _read(ctx, split, speakers, counts) for split in SPLITS}
+    if not any(rows.values()):
         raise BadData(f"{ctx.one('data').path}: no prompt to answer", "look at its train.jsonl and validation.jsonl")
+    said = [(speaker, _answer(ctx, speaker, rows)) for speaker in speakers]
+    own, answers = said[0]
+    folders = {name: ctx.output(name) for name in ("samples", "pairs")}
+    for split in SPLITS:
+        found = zip(rows[split], answers[split], strict=True) if split != "test" else ()
+        pairs = [pair for row, generations in found for pair in make_pairs(row, _texts(own, generations), counts)]
+        _add(counts, pairs=write_jsonl(folders["pairs"] / f"{split}.jsonl", pairs))
+    records = [
+        _record(split, row, [(speaker, answers[split][place]) for speaker, answers in said])
+        for split in SPLITS
+        for place, row in enumerate(rows[split])
+    ]
     write_jsonl(folders["samples"] / "samples.jsonl", records)
     _summarize(ctx, records, counts, time.monotonic() - started)
 
 
-def _sample(
-    ctx: Context[SampleConfig],
-    split: str,
-    model: Any,
-    tokenizer: Any,
-    rows: list[Row],
-    prompts: dict[str, list[int]],
-    stop_ids: frozenset[int],
-) -> list[Sampled]:
+def _speakers(ctx: Context[SampleConfig]) -> list[Speaker]:
+    """The model and the others. Raises `UsageError` for two of one name, which samples.jsonl could not tell apart."""
+    first, others = ctx.one("model"), ctx.many("others")
+    if first.label in [other.label for other in others]:
+        raise UsageError(
+            f"input others: {first.label} is what the model is called too", "name it: others LABEL=REF, or a mapping"
+        )
+    keys = ["", *(f"{other.label}/" for other in others)]
+    return [
+        Speaker(source, load_tokenizer(source.path), key) for source, key in zip((first, *others), keys, strict=True)
+    ]
+
+
+def _read(ctx: Context[SampleConfig], split: str, speakers: list[Speaker], counts: dict[str, int]) -> list[Row]:
+    """The rows of one split whose prompt is short enough for every model."""
+    config = ctx.config
+    limit = {"train": config.train_prompts, "validation": config.validation_prompts, "test": config.test_prompts}[split]
+    kinds = RowType.MESSAGES, RowType.PROMPT, RowType.PREFERENCE
+    rows = read_split(ctx.one("data").path, split, *kinds, limit=limit) if limit != 0 else []
+    kept = [row for row in rows if all(len(_render(one, row)) <= config.max_prompt_length for one in speakers)]
+    _add(counts, too_long_prompts=len(rows) - len(kept), prompts=len(kept))
+    return kept
+
+
+def _render(speaker: Speaker, row: Row) -> list[int]:
+    return render_prompt(speaker.tokenizer, prompt_of(row), tools=row.get("tools"))
+
+
+def _answer(ctx: Context[SampleConfig], speaker: Speaker, rows: dict[str, list[Row]]) -> Answers:
+    """Load the model of ``speaker`` and let it answer all ``rows``."""
+    device = pick_device()
+    model = load_model(speaker.source, pick_dtype(ctx.config.precision, device), device)
+    return {split: _generate(ctx, speaker, model, split, rows[split]) for split in SPLITS}
+
+
+def _generate(
+    ctx: Context[SampleConfig], speaker: Speaker, model: Any, split: str, rows: list[Row]
+) -> list[list[Generation]]:
     config, k = ctx.config, ctx.config.samples_per_prompt
-    generations = generate(
+    task = " ".join(["sample", split, *([speaker.source.label] if speaker.key else [])])
+    found = generate(
         model,
-        [prompts[row["id"]] for row in rows for _ in range(k)],
-        [f"{row['id']}#{sample}" for row in rows for sample in range(k)],
-        stop_ids=stop_ids,
-        pad_id=tokenizer.pad_token_id,
+        [prompt for row in rows for prompt in [_render(speaker, row)] * k],
+        [f"{speaker.key}{row['id']}#{sample}" for row in rows for sample in range(k)],
+        stop_ids=stop_token_ids(speaker.tokenizer, model.generation_config.eos_token_id),
+        pad_id=speaker.tokenizer.pad_token_id,
         max_new_tokens=config.max_new_tokens,
         temperature=config.temperature,
         seed=config.seed,
         batch_size=config.batch_size,
-        on_batch=lambda done: ctx.events.progress(f"sample {split}", done, len(rows) * k),
+        on_batch=lambda done: ctx.events.progress(task, done, len(rows) * k),
         on_halved=lambda size: ctx.events.note(f"out of memory: {size} rows at a time from here on"),
     )
-    texts = [tokenizer.decode(item.ids, skip_special_tokens=True).strip() for item in generations]
-    return [
-        Sampled(row, texts[index * k : (index + 1) * k], generations[index * k : (index + 1) * k])
-        for index, row in enumerate(rows)
-    ]
+    return [found[place * k : (place + 1) * k] for place in range(len(rows))]
+
+
+def _texts(speaker: Speaker, generations: list[Generation]) -> list[str]:
+    return [speaker.tokenizer.decode(item.ids, skip_special_tokens=True).strip() for item in generations]
 
 
 def make_pairs(row: Row, answers: list[str], counts: dict[str, int]) -> list[Row]:
@@ -120,15 +146,18 @@ def _add(counts: dict[str, int], **values: int) -> None:
         counts[name] = counts.get(name, 0) + value
 
 
-def _record(split: str, item: Sampled) -> Row:
+def _record(split: str, row: Row, said: list[tuple[Speaker, list[Generation]]]) -> Row:
+    """A line of samples.jsonl. Answers name their model only where there are several."""
     return {
-        "id": item.row["id"],
+        "id": row["id"],
         "split": split,
-        "prompt": prompt_of(item.row),
-        "reference": reference_of(item.row),
+        "prompt": prompt_of(row),
+        "reference": reference_of(row),
         "answers": [
             {"text": text, "tokens": len(found.ids), "finish_reason": found.finish_reason}
-            for text, found in zip(item.texts, item.generations, strict=True)
+            | ({"model": speaker.source.label} if len(said) > 1 else {})
+            for speaker, generations in said
+            for text, found in zip(_texts(speaker, generations), generations, strict=True)
         ],
     }
 

@@ -3,6 +3,10 @@
 Every row has its own random stream, so the answers do not depend on how rows are batched. Where the data has reference
 answers, it also writes preference pairs: the reference is chosen, the model's own answer is rejected. Identical ones are
 dropped and counted.
+
+With ``others``, each of them answers the same prompts as ``model`` does, with random streams of its own. samples.jsonl then
+tells of each answer which model gave it: candidates that people order with the stage ``rank``. Pairs are made of ``model``'s
+answers alone.
 """
 
 from __future__ import annotations
@@ -23,6 +27,9 @@ SAMPLE = Stage(
     inputs={
         "model": Input(Kind.MODEL, "The model that answers."),
         "data": Input(Kind.DATA, "Rows with prompts, from prep."),
+        "others": Input(
+            Kind.MODEL, "More models that answer the same prompts, for people to compare.", required=False, many=True
+        ),
     },
     outputs={"samples": Kind.SAMPLES, "pairs": Kind.DATA},
     run=run,
