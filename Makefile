@@ -32,7 +32,7 @@ check: setup  ## format, lint, types, import rules
 test: setup  ## the whole suite; needs no network and no model
 	$(VENV)/bin/python -m pytest
 
-quickstart: setup  ## model, data and the whole pipeline, about 9 minutes on two cores
+quickstart: setup  ## model, data and the whole pipeline, on two cores
 	$(VENV)/bin/ftcli run recipes/quickstart.yaml --run runs/quickstart
 
 gate-example: setup  ## an evaluation with a gate, as CI runs it
